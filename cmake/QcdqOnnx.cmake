@@ -1,0 +1,11 @@
+# What the exporter is built with: onnx 1.23.2 from the cache that ./dev setup fills, on Debian's shared protobuf.
+find_package(Protobuf REQUIRED)
+if(NOT QCDQ_ONNX_DIR)
+  message(FATAL_ERROR "QCDQ_ONNX_DIR is not set: ./dev setup builds onnx 1.23.2 into its cache, and ./dev build names it here.")
+endif()
+find_package(ONNX REQUIRED CONFIG PATHS ${QCDQ_ONNX_DIR} NO_DEFAULT_PATH)
+if(NOT ONNX_VERSION VERSION_EQUAL 1.23.2)
+  message(FATAL_ERROR "onnx ${ONNX_VERSION} in ${QCDQ_ONNX_DIR}: qcdq is built with 1.23.2.")
+endif()
+find_package(CLI11 2.1 REQUIRED)
+find_package(nlohmann_json 3.11 REQUIRED)

@@ -1,0 +1,140 @@
+// Export of libtorch models to ONNX: the public interface of libqcdq_onnx. One call takes a
+// TorchScript module or a C++ torch::nn::Module and writes a checked .onnx file, or throws and
+// leaves no file behind.
+#pragma once
+
+#include <torch/nn/module.h>
+#include <torch/nn/modules/container/sequential.h>
+#include <torch/nn/pimpl.h>
+#include <torch/script.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "qcdq/api.h"
+
+namespace qcdq {
+
+enum class ActivationStorage { kAuto, kSigned, kUnsigned };  // auto = unsigned: what ORT fuses
+enum class Weights {
+  kInt,
+  kQdq
+};  // integer initializer + DQ, or float initializer -> Q -> Clip -> DQ
+enum class WeightStorage { kInt8, kUInt8 };
+enum class ExternalData { kAuto, kAlways, kNever };  // auto: only a model over 2 GB
+
+struct DynamicAxis {
+  std::string input;  // name of the input
+  int64_t axis = 0;
+  std::string symbol;  // name of the dimension in the file, "N"
+  bool operator==(const DynamicAxis&) const = default;
+};
+
+struct ExportOptions {
+  int64_t opset = 21;  // 10 to 26
+  ActivationStorage activation_storage = ActivationStorage::kAuto;
+  Weights weights = Weights::kInt;
+  WeightStorage weight_storage = WeightStorage::kInt8;
+  ExternalData external_data = ExternalData::kAuto;
+  std::string method = "forward";         // TorchScript only
+  std::vector<std::string> input_names;   // default: the names of the method's arguments
+  std::vector<std::string> output_names;  // default: "output", or "output_0", "output_1", ...
+  std::vector<DynamicAxis> dynamic_axes;
+  bool cast_f64 = false;  // quantise f64 tensors through f32 (else they are refused)
+  std::function<void(const std::string& phase)> progress;  // called as each phase starts
+};
+
+struct PhaseTime {
+  std::string phase;
+  double seconds;
+};
+
+/// What was written. `notes` are the lines a user should read: a converted bias, saturation at
+/// risk, a dropped argument.
+struct ExportReport {
+  std::string path;
+  int64_t opset = 0;
+  int64_t ir_version = 0;
+  uint64_t file_bytes = 0;
+  uint64_t external_bytes = 0;
+  std::map<std::string, int64_t> nodes_by_op;
+  std::vector<std::string> notes;
+  std::vector<PhaseTime> phases;
+  double seconds = 0;  // all phases
+};
+
+/// Exports a TorchScript module. `inputs`: one example value per argument (trailing ones that have
+/// defaults may be left out); their values don't matter for the graph, their element types and
+/// shapes do. The module is put into eval mode and gets its own mode back. Throws
+/// qcdq::UnsupportedOp for what ONNX (at options.opset) can't represent, c10::Error or
+/// std::runtime_error for the rest; `path` is untouched then.
+///
+///   torch::jit::Module m = torch::jit::load("model.pt");
+///   qcdq::ExportReport r = qcdq::export_onnx(m, {torch::randn({1, 3, 224, 224})}, "model.onnx",
+///   {.opset = 21});
+QCDQ_API ExportReport export_onnx(const torch::jit::Module& module,
+                                  const std::vector<c10::IValue>& inputs, const std::string& path,
+                                  const ExportOptions& options = {});
+
+/// A C++ module's forward on boxed values; outputs are tensors, or tuples of them.
+using BoxedForward = std::function<c10::IValue(const std::vector<c10::IValue>&)>;
+
+/// Exports a C++ module by tracing `forward`. Default input names: "input", or "input_0",
+/// "input_1", ...
+QCDQ_API ExportReport export_onnx(const std::shared_ptr<torch::nn::Module>& module,
+                                  const BoxedForward& forward,
+                                  const std::vector<c10::IValue>& inputs, const std::string& path,
+                                  const ExportOptions& options = {});
+
+namespace detail {
+template <typename M, typename R, typename... Args, size_t... I>
+BoxedForward box_forward(M* m, R (M::*forward)(Args...), std::index_sequence<I...>) {
+  return [m, forward](const std::vector<c10::IValue>& in) -> c10::IValue {
+    TORCH_CHECK_VALUE(in.size() == sizeof...(Args), "export_onnx: forward takes ", sizeof...(Args),
+                      " inputs, got ", in.size());
+    return c10::IValue((m->*forward)(in[I].to<std::decay_t<Args>>()...));
+  };
+}
+template <typename M, typename R, typename... Args>
+BoxedForward box_forward(M* m, R (M::*forward)(Args...)) {
+  return box_forward(m, forward, std::index_sequence_for<Args...>{});
+}
+}  // namespace detail
+
+/// The same for a module whose forward is a plain member function: export_onnx(net, {x},
+/// "net.onnx").
+template <typename M>
+requires std::is_base_of_v<torch::nn::Module, M> ExportReport
+export_onnx(const std::shared_ptr<M>& module, const std::vector<c10::IValue>& inputs,
+            const std::string& path, const ExportOptions& options = {}) {
+  if constexpr (std::is_same_v<M, torch::nn::SequentialImpl>) {
+    BoxedForward forward = [m = module.get()](const std::vector<c10::IValue>& in) -> c10::IValue {
+      TORCH_CHECK_VALUE(in.size() == 1, "export_onnx: Sequential takes 1 input, got ", in.size());
+      return m->template forward<at::Tensor>(in[0].toTensor());
+    };
+    return export_onnx(std::static_pointer_cast<torch::nn::Module>(module), forward, inputs, path,
+                       options);
+  } else {
+    return export_onnx(std::static_pointer_cast<torch::nn::Module>(module),
+                       detail::box_forward(module.get(), &M::forward), inputs, path, options);
+  }
+}
+/// ... and for a holder (TORCH_MODULE).
+template <typename M>
+ExportReport export_onnx(const torch::nn::ModuleHolder<M>& module,
+                         const std::vector<c10::IValue>& inputs, const std::string& path,
+                         const ExportOptions& options = {}) {
+  return export_onnx(module.ptr(), inputs, path, options);
+}
+
+/// Loads a .pt file onto the CPU, in eval mode. Throws with one line that says what is wrong: a
+/// missing file, a pickled module or state dict ("not TorchScript; save it with torch.jit.save"),
+/// an op whose library is not loaded.
+QCDQ_API torch::jit::Module load_torchscript(const std::string& path);
+
+}  // namespace qcdq

@@ -1,0 +1,240 @@
+// Symbolic functions: the public interface by which one torch op becomes ONNX nodes. qcdq's own
+// rows (symbolic/symbolics/) and a user's rows from a plugin library are written against this
+// header alone; it needs neither torch nor onnx.
+//
+// Example (examples/custom_op builds it as a library for `qcdq export --plugin`):
+//
+//   std::vector<qcdq::Value> double_relu(qcdq::GraphBuilder& graph, qcdq::NodeArgs& args) {
+//     qcdq::Value y = graph.op("Relu", {args.tensor("x")});
+//     return {graph.op("Add", {y, y})};
+//   }
+//   QCDQ_REGISTER_SYMBOLICS({"mylib::double_relu", 10, double_relu});
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "qcdq/api.h"
+
+namespace qcdq {
+
+/// Element types by their number in ONNX (TensorProto.DataType).
+enum class DType : int32_t {
+  kUndefined = 0,
+  kFloat32 = 1,
+  kUInt8 = 2,
+  kInt8 = 3,
+  kUInt16 = 4,
+  kInt16 = 5,
+  kInt32 = 6,
+  kInt64 = 7,
+  kString = 8,
+  kBool = 9,
+  kFloat16 = 10,
+  kFloat64 = 11,
+  kUInt32 = 12,
+  kUInt64 = 13,
+  kBFloat16 = 16,
+};
+/// "float32", "int8", ...; "undefined" for anything that is not in DType.
+QCDQ_API std::string_view dtype_name(DType dtype);
+/// Bytes of one element; 0 for kUndefined and kString.
+QCDQ_API size_t dtype_size(DType dtype);
+QCDQ_API bool is_floating(DType dtype);
+
+/// Element type and shape of a value. A dimension of -1 is not known; where it has a name,
+/// `symbols` holds it.
+struct TensorType {
+  DType dtype = DType::kUndefined;
+  bool ranked = false;               // false: nothing is known about the shape
+  std::vector<int64_t> dims;         // -1: dynamic
+  std::vector<std::string> symbols;  // empty, or one entry per dimension ("" where it has no name)
+
+  int64_t rank() const { return static_cast<int64_t>(dims.size()); }
+  bool is_static() const;  // ranked, and no dimension is -1
+};
+
+/// A constant tensor: dense, row-major, little-endian. Data is shared with whoever owns it (a torch
+/// weight is not copied). Where `data` is null, `produce` computes it when the file is written, and
+/// the result is dropped after that.
+struct TensorData {
+  DType dtype = DType::kUndefined;
+  std::vector<int64_t> dims;
+  std::shared_ptr<const void> data;
+  std::function<std::shared_ptr<const void>()> produce;
+
+  int64_t numel() const;  // 1 for a 0-d tensor
+  size_t bytes() const { return static_cast<size_t>(numel()) * dtype_size(dtype); }
+  /// The data, produced if need be. Keep the pointer only while it is used.
+  std::shared_ptr<const void> load() const { return data ? data : produce(); }
+
+  /// Owned copies of small constants.
+  template <typename T>
+  static TensorData scalar(DType dtype, T value) {
+    return from<T>(dtype, {}, {value});
+  }
+  template <typename T>
+  static TensorData from(DType dtype, std::vector<int64_t> dims, std::vector<T> values) {
+    auto owned = std::make_shared<std::vector<T>>(std::move(values));
+    return {dtype, std::move(dims), std::shared_ptr<const void>(owned, owned->data()), nullptr};
+  }
+};
+
+/// A value of the ONNX graph under construction; a default-made one stands for an optional input
+/// that is left out.
+struct Value {
+  std::string name;
+  bool present() const { return !name.empty(); }
+};
+
+using Attribute = std::variant<int64_t, float, std::string, std::vector<int64_t>,
+                               std::vector<float>, std::vector<std::string>, TensorData>;
+using Attributes = std::vector<std::pair<std::string, Attribute>>;
+
+/// The one type of refusal: what can't be represented, by op, argument, value and opset, and what
+/// to do about it.
+class QCDQ_API UnsupportedOp : public std::runtime_error {
+ public:
+  struct Details {
+    std::string op;        // "aten::add.Tensor"
+    std::string argument;  // "" where the op as a whole is meant
+    std::string value;     // the argument's value, or ""
+    int64_t opset = 0;
+    std::string reason;  // what can't be represented
+    std::string hint;    // what to do
+    std::string where;   // module path and source line, filled in by convert
+  };
+  explicit UnsupportedOp(Details details);
+  const Details& details() const { return details_; }
+
+ private:
+  Details details_;
+};
+
+/// Builds the ONNX graph. Every op is checked against onnx's own schema at the target opset (arity,
+/// attributes, element types); other domains than "" skip that check and get an opset import.
+class QCDQ_API GraphBuilder {
+ public:
+  struct State;  // symbolic/graph_builder.h
+  explicit GraphBuilder(State& state) : state_(state) {}
+  GraphBuilder(const GraphBuilder&) = delete;
+  GraphBuilder& operator=(const GraphBuilder&) = delete;
+
+  int64_t opset() const;
+
+  /// Adds a node with one output. `op_type` is an ONNX op, or "domain::Op" for another domain.
+  /// Absent inputs are Value{}.
+  Value op(std::string_view op_type, const std::vector<Value>& inputs,
+           const Attributes& attributes = {});
+  /// Adds a node with `outputs` outputs.
+  std::vector<Value> ops(std::string_view op_type, const std::vector<Value>& inputs, size_t outputs,
+                         const Attributes& attributes = {});
+
+  /// Constants become initializers. Equal small literals are NOT shared for Q/DQ parameters: each
+  /// call makes its own.
+  Value constant(TensorData data, std::string_view name = "");
+  Value scalar(DType dtype, double value);         // 0-d, any numeric dtype
+  Value ints(const std::vector<int64_t>& values);  // 1-d int64
+  /// Cast to dtype; returns `value` itself where it has that type already.
+  Value cast(const Value& value, DType dtype);
+
+  /// What is known of a value: the recorder's word for torch values, the schema's element type for
+  /// those in between.
+  TensorType type(const Value& value) const;
+  /// The constant behind a value, or nullptr where it is computed at run time.
+  const TensorData* constant_data(const Value& value) const;
+
+ private:
+  State& state_;
+};
+
+/// The arguments of one torch op, by their names in its schema. An argument that is neither read
+/// nor ignored by name fails the export: nothing is dropped silently.
+class QCDQ_API NodeArgs {
+ public:
+  struct State;  // symbolic/node_args.h
+  explicit NodeArgs(State& state) : state_(state) {}
+  NodeArgs(const NodeArgs&) = delete;
+  NodeArgs& operator=(const NodeArgs&) = delete;
+
+  std::string op() const;  // "aten::add.Tensor": with the overload
+
+  bool has(
+      std::string_view name) const;  // the schema has such an argument (does not count as read)
+  bool is_none(std::string_view name) const;  // None was given (counts as read when true)
+  /// A Tensor argument: a graph value; constants become initializers named by their path in the
+  /// module.
+  Value tensor(std::string_view name);
+  Value optional_tensor(std::string_view name);  // Value{} for None
+  std::vector<Value> tensors(std::string_view name);
+  /// The constant behind a Tensor argument (shared, not copied), or nothing where it depends on the
+  /// inputs. Counts as read.
+  std::optional<TensorData> constant(std::string_view name);
+  int64_t integer(std::string_view name);  // int, ScalarType and Layout too; refuses a value known
+                                           // only at run time
+  std::optional<int64_t> optional_integer(std::string_view name);
+  double number(std::string_view name);                 // int, float or Scalar
+  bool number_is_integer(std::string_view name) const;  // a Scalar given as an int or bool
+  std::optional<double> optional_number(std::string_view name);
+  bool boolean(std::string_view name);
+  std::string string(std::string_view name);
+  std::optional<std::string> optional_string(std::string_view name);
+  std::vector<int64_t> ints(std::string_view name);  // int[]; refuses run-time values
+  /// int[] or SymInt[] that may hold run-time values: a 1-d int64 value (an initializer where all
+  /// are known).
+  Value ints_value(std::string_view name);
+  /// int that may be known only at run time: a 0-d int64 value.
+  Value integer_value(std::string_view name);
+  std::optional<DType> optional_dtype(std::string_view name);  // ScalarType?
+  /// Says that an argument has no meaning in ONNX, and why.
+  void ignore(std::string_view name, std::string_view why);
+
+  /// Type of the op's output as recorded on the example inputs (dimensions that change with a
+  /// dynamic axis are -1).
+  TensorType output_type(size_t index = 0) const;
+  size_t outputs() const;
+  /// Runs the torch op where all its Tensor arguments are constants, and returns output `index`;
+  /// nothing otherwise.
+  std::optional<TensorData> evaluate(size_t index = 0);
+
+  /// Throws UnsupportedOp for this op: unsupported("mode", "bicubic", "ONNX has no ...", "use
+  /// bilinear").
+  [[noreturn]] void unsupported(std::string_view argument, std::string value, std::string reason,
+                                std::string hint = "") const;
+
+ private:
+  State& state_;
+};
+
+using SymbolicFunction = std::vector<Value> (*)(GraphBuilder&, NodeArgs&);
+
+/// One row of the table. The row with the largest since_opset <= target opset wins; a row for an
+/// overload ("aten::add.Tensor") before one for all overloads ("aten::add"). function == nullptr: a
+/// 1:1 row, all Tensor arguments become inputs of onnx_op.
+struct Symbolic {
+  const char* torch_op;
+  int since_opset;
+  SymbolicFunction function;
+  const char* onnx_op = nullptr;
+};
+
+/// Adds rows at run time; they win over qcdq's own. Call it from your library
+/// (QCDQ_REGISTER_SYMBOLICS does so when it is loaded).
+QCDQ_API void register_symbolics(std::initializer_list<Symbolic> rows);
+
+#define QCDQ_REGISTER_SYMBOLICS(...)                 \
+  static const bool qcdq_symbolics_registered = [] { \
+    ::qcdq::register_symbolics({__VA_ARGS__});       \
+    return true;                                     \
+  }()
+
+}  // namespace qcdq

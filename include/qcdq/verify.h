@@ -1,0 +1,104 @@
+// Verification: runs a model in torch and its .onnx file in ONNX Runtime (ORT) on the same inputs
+// and compares outputs and quantised codes. ORT is opened at run time (dlopen), never linked.
+#pragma once
+
+#include <torch/script.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "qcdq/api.h"
+#include "qcdq/export.h"
+
+namespace qcdq {
+
+/// Path of ORT's shared library: `ort` (a file, or a folder that holds libonnxruntime.so*) where
+/// given, else $QCDQ_ORT, else the onnxruntime wheel of the virtual environment the program stands
+/// in or of VIRTUAL_ENV. Throws std::runtime_error with the places that were tried where there is
+/// none.
+QCDQ_API std::string find_onnxruntime(const std::string& ort = "");
+
+struct OrtOptions {
+  std::string library;   // "" = find_onnxruntime()
+  bool optimize = true;  // ORT_ENABLE_ALL, or ORT_DISABLE_ALL
+  int threads = 1;
+  std::string optimized_model_path;  // where ORT writes its optimised graph; "" = nowhere
+  std::vector<std::pair<std::string, std::string>> config;  // session config entries
+};
+
+/// An ONNX model in an ORT session on the CPU.
+class QCDQ_API OrtModel {
+ public:
+  explicit OrtModel(const std::string& path, const OrtOptions& options = {});
+  /// From bytes; external data is looked up in `folder`.
+  OrtModel(const std::string& bytes, const std::string& folder, const OrtOptions& options);
+  ~OrtModel();
+  OrtModel(OrtModel&&) noexcept;
+  OrtModel& operator=(OrtModel&&) noexcept;
+
+  const std::vector<std::string>& input_names() const;
+  const std::vector<std::string>& output_names() const;
+  /// Tensors in the order of input_names(), on the CPU; outputs in the order of output_names().
+  std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs);
+  static std::string version(const std::string& library = "");
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+enum class Optimization { kOff, kAll, kBoth };
+
+struct VerifyOptions {
+  std::string ort;  // see find_onnxruntime
+  Optimization optimization = Optimization::kBoth;
+  bool codes = true;        // compare the codes of each QuantizeLinear
+  double tolerance = 1e-4;  // largest relative difference, max|a-b| / max|a|
+  bool strict = false;      // this CPU's saturation is a mismatch, not a warning
+};
+
+struct OutputDifference {
+  std::string output;
+  std::string run;  // "optimisations off, batch 1"
+  double max_abs = 0;
+  double max_relative = 0;  // max|a-b| / max|a|
+  double cosine = 1;
+};
+struct CodeDifference {
+  std::string tensor;  // the Q's output
+  std::string run;
+  int64_t codes = 0;  // compared
+  int64_t differing = 0;
+  int64_t max_steps = 0;  // largest difference in codes
+};
+
+struct VerifyReport {
+  std::string ort_version;
+  std::vector<OutputDifference> outputs;
+  std::vector<CodeDifference> codes;
+  std::string first_divergence;  // the first node that diverges, or ""
+  std::vector<std::string> warnings;
+  std::vector<std::string> failures;  // one line each; empty = verified
+  bool ok() const { return failures.empty(); }
+  double max_relative() const;
+  int64_t codes_compared() const;
+  int64_t codes_differing() const;  // with optimisations off
+};
+
+/// Compares `reference` (the torch model) with the file on each set of inputs. Optimisations off:
+/// outputs within tolerance and 0 codes differ from qcdq's formula on the Q's own input. On: codes
+/// may differ by one step; a difference that vanishes with session.x64quantprecision=1 is this
+/// CPU's u8 x s8 saturation: a warning (a failure if strict).
+QCDQ_API VerifyReport verify_onnx(const BoxedForward& reference,
+                                  const std::vector<std::vector<c10::IValue>>& inputs,
+                                  const std::string& path, const VerifyOptions& options = {});
+/// The same for a TorchScript module's forward.
+QCDQ_API VerifyReport verify_onnx(const torch::jit::Module& module,
+                                  const std::vector<std::vector<c10::IValue>>& inputs,
+                                  const std::string& path, const VerifyOptions& options = {});
+
+}  // namespace qcdq

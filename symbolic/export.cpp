@@ -1,0 +1,118 @@
+// The way of the data in one function: source -> lower -> record -> convert -> qdq passes -> check
+// -> write. Each step is one file beside this one.
+#include "qcdq/export.h"
+
+#include <chrono>
+#include <filesystem>
+#include <utility>
+
+#include "symbolic/convert.h"
+#include "symbolic/phases.h"
+#include "symbolic/program.h"
+
+namespace qcdq {
+namespace {
+
+class PhaseClock {
+ public:
+  PhaseClock(const ExportOptions& options, ExportReport& report)
+      : options_(options), report_(report) {}
+  void start(std::string phase) {
+    stop();
+    if (options_.progress) options_.progress(phase);
+    report_.phases.push_back({std::move(phase), 0});
+    started_ = std::chrono::steady_clock::now();
+  }
+  void stop() {
+    if (report_.phases.empty() || report_.phases.back().seconds > 0) return;
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - started_;
+    report_.phases.back().seconds = elapsed.count();
+    report_.seconds += elapsed.count();
+  }
+
+ private:
+  const ExportOptions& options_;
+  ExportReport& report_;
+  std::chrono::steady_clock::time_point started_;
+};
+
+void check_options(const ExportOptions& options, const std::string& path) {
+  TORCH_CHECK_VALUE(options.opset >= 10 && options.opset <= 26,
+                    "export_onnx: opset = ", options.opset, ", expected 10 to 26");
+  TORCH_CHECK_VALUE(!path.empty(), "export_onnx: path is empty");
+  TORCH_CHECK_VALUE(!std::filesystem::is_directory(path), "export_onnx: ", path, " is a directory");
+}
+
+std::vector<std::pair<std::string, std::string>> describe(const ExportOptions& options) {
+  const char* activations[] = {"auto", "signed", "unsigned"};
+  return {
+      {"qcdq.format", "qcdq"},
+      {"qcdq.activation_storage", activations[static_cast<int>(options.activation_storage)]},
+      {"qcdq.weights", options.weights == Weights::kInt ? "int" : "qdq"},
+      {"qcdq.weight_storage", options.weight_storage == WeightStorage::kInt8 ? "int8" : "uint8"}};
+}
+
+void export_program(Program program, PhaseClock& clock, ExportReport& report,
+                    const std::string& path, const ExportOptions& options) {
+  EmissionOptions emission;
+  emission.signed_activations = options.activation_storage == ActivationStorage::kSigned;
+  emission.qdq_weights = options.weights == Weights::kQdq;
+  emission.uint8_weights = options.weight_storage == WeightStorage::kUInt8;
+  emission.cast_f64 = options.cast_f64;
+
+  clock.start("lower");
+  lower(program);
+  clock.start("record");
+  record(program);
+  clock.start("convert");
+  OnnxGraph graph = convert(program, options.opset, emission);
+  graph.metadata = describe(options);
+  clock.start("qdq passes");
+  run_qdq_passes(graph, emission, program.notes);
+  clock.start("check");
+  check_model(graph);
+  clock.start("write");
+  const WriteResult written =
+      write_model(graph, path, static_cast<ExternalDataMode>(options.external_data));
+  clock.stop();
+
+  report.path = path;
+  report.opset = options.opset;
+  report.ir_version = written.ir_version;
+  report.file_bytes = written.file_bytes;
+  report.external_bytes = written.external_bytes;
+  report.notes = std::move(program.notes);
+  for (const OnnxNode& node : graph.nodes) ++report.nodes_by_op[node.op_type];
+}
+
+}  // namespace
+
+static_assert(static_cast<int>(ExternalData::kAuto) == static_cast<int>(ExternalDataMode::kAuto) &&
+              static_cast<int>(ExternalData::kAlways) ==
+                  static_cast<int>(ExternalDataMode::kAlways) &&
+              static_cast<int>(ExternalData::kNever) == static_cast<int>(ExternalDataMode::kNever));
+
+ExportReport export_onnx(const torch::jit::Module& module, const std::vector<c10::IValue>& inputs,
+                         const std::string& path, const ExportOptions& options) {
+  check_options(options, path);
+  ExportReport report;
+  PhaseClock clock(options, report);
+  clock.start("source");
+  Program program = program_from_torchscript(module, inputs, options);
+  export_program(std::move(program), clock, report, path, options);
+  return report;
+}
+
+ExportReport export_onnx(const std::shared_ptr<torch::nn::Module>& module,
+                         const BoxedForward& forward, const std::vector<c10::IValue>& inputs,
+                         const std::string& path, const ExportOptions& options) {
+  check_options(options, path);
+  ExportReport report;
+  PhaseClock clock(options, report);
+  clock.start("trace");
+  Program program = program_from_module(module, forward, inputs, options);
+  export_program(std::move(program), clock, report, path, options);
+  return report;
+}
+
+}  // namespace qcdq
