@@ -1,0 +1,311 @@
+// qcdq export: a .pt model to an .onnx file, and with --verify straight on to ONNX Runtime.
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <condition_variable>
+#include <iostream>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "cli/commands.h"
+#include "cli/model_file.h"
+#include "cli/model_inputs.h"
+#include "cli/report_text.h"
+#include "qcdq/export.h"
+#include "qcdq/verify.h"
+
+namespace qcdq::cli {
+namespace {
+
+struct Arguments {
+  std::string model;
+  std::string out;
+  std::vector<std::string> inputs;
+  std::vector<std::string> outputs;
+  std::vector<std::string> dynamic;
+  int64_t opset = 21;
+  std::string format = "qcdq";
+  std::string activation_storage = "auto";
+  std::string weights = "int";
+  std::string weight_storage = "int8";
+  std::string external_data = "auto";
+  std::vector<std::string> plugins;
+  std::string method = "forward";
+  bool cast_f64 = false;
+  bool verify = false;
+  std::string ort;
+  bool json = false;
+};
+
+/// Names the phase on stderr where a person watches and the export takes longer than 2 s.
+class Progress {
+ public:
+  Progress() : watched_(isatty(STDERR_FILENO) == 1) {
+    if (watched_) thread_ = std::thread([this] { wait(); });
+  }
+  ~Progress() {
+    if (!watched_) return;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      done_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void start(const std::string& phase) {
+    if (!watched_) return;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      phase_ = phase;
+    }
+    changed_.notify_all();
+  }
+
+ private:
+  void wait() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (changed_.wait_for(lock, std::chrono::seconds(2), [this] { return done_; })) return;
+    std::string shown;
+    while (!done_) {
+      if (phase_ != shown) std::cerr << "qcdq export: " << phase_ << " ...\n";
+      shown = phase_;
+      changed_.wait(lock, [&] { return done_ || phase_ != shown; });
+    }
+  }
+
+  bool watched_;
+  bool done_ = false;
+  std::string phase_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::thread thread_;
+};
+
+/// The position of `value` in `words`; UsageError where it is none of them.
+template <size_t N>
+size_t one_of(const char* option, const std::string& value,
+              const std::array<const char*, N>& words) {
+  std::string list;
+  for (size_t i = 0; i < N; ++i) {
+    if (value == words[i]) return i;
+    list += std::string(i > 0 ? ", " : "") + words[i];
+  }
+  throw UsageError(std::string(option) + " " + value + ": expected one of " + list);
+}
+
+ExportOptions export_options(const Arguments& arguments) {
+  ExportOptions options;
+  if (arguments.opset < 10 || arguments.opset > 26) {
+    throw UsageError("--opset " + std::to_string(arguments.opset) + ": expected 10 to 26");
+  }
+  options.opset = arguments.opset;
+  options.activation_storage =
+      static_cast<ActivationStorage>(one_of("--activation-storage", arguments.activation_storage,
+                                            std::array{"auto", "signed", "unsigned"}));
+  options.weights =
+      static_cast<Weights>(one_of("--weights", arguments.weights, std::array{"int", "qdq"}));
+  options.weight_storage = static_cast<WeightStorage>(
+      one_of("--weight-storage", arguments.weight_storage, std::array{"int8", "uint8"}));
+  options.external_data = static_cast<ExternalData>(
+      one_of("--external-data", arguments.external_data, std::array{"auto", "always", "never"}));
+  options.method = arguments.method;
+  options.output_names = arguments.outputs;
+  options.cast_f64 = arguments.cast_f64;
+  for (const std::string& text : arguments.dynamic) {
+    AxisSpec spec = parse_dynamic_axis(text);
+    options.dynamic_axes.push_back({spec.input, spec.axis, spec.symbol});
+  }
+  if (one_of("--format", arguments.format, std::array{"qcdq", "qop", "qonnx"}) != 0) {
+    throw std::runtime_error("--format " + arguments.format + " is not built yet; use qcdq");
+  }
+  return options;
+}
+
+nlohmann::ordered_json to_json(const ExportReport& report, double load_seconds) {
+  nlohmann::ordered_json json;
+  json["path"] = report.path;
+  json["opset"] = report.opset;
+  json["ir_version"] = report.ir_version;
+  json["file_bytes"] = report.file_bytes;
+  json["external_bytes"] = report.external_bytes;
+  json["nodes_by_op"] = report.nodes_by_op;
+  json["notes"] = report.notes;
+  json["load_seconds"] = load_seconds;
+  json["seconds"] = report.seconds;
+  json["phases"] = nlohmann::ordered_json::array();
+  for (const PhaseTime& phase : report.phases) {
+    json["phases"].push_back({{"phase", phase.phase}, {"seconds", phase.seconds}});
+  }
+  json["verify"] = nullptr;
+  return json;
+}
+
+std::string to_text(const ExportReport& report, double load_seconds) {
+  std::string text = report.path + ": " + size_text(report.file_bytes);
+  if (report.external_bytes > 0) {
+    text += " and " + size_text(report.external_bytes) + " in " + report.path + ".data";
+  }
+  text += ", opset " + std::to_string(report.opset) + ", IR " + std::to_string(report.ir_version);
+  text += "\n  " + nodes_text(report.nodes_by_op) + "\n";
+  for (const std::string& note : report.notes) text += "  note: " + note + "\n";
+  text += "  " + seconds_text(load_seconds) + " to load, " + seconds_text(report.seconds) +
+          " to export:";
+  for (size_t i = 0; i < report.phases.size(); ++i) {
+    text += (i > 0 ? ", " : " ") + report.phases[i].phase + " " +
+            seconds_text(report.phases[i].seconds);
+  }
+  return text + "\n";
+}
+
+VerifyReport verify_export(const torch::jit::Module& module, const Arguments& arguments,
+                           const std::vector<ModelInput>& inputs, std::vector<std::string>& notes) {
+  VerifyOptions options;
+  options.ort = arguments.ort;
+  const auto sets = verification_values(inputs, 1, 0, notes);
+  if (arguments.method == "forward") return verify_onnx(module, sets, arguments.out, options);
+  torch::jit::Method method = module.get_method(arguments.method);
+  return verify_onnx([&method](const std::vector<c10::IValue>& values) { return method(values); },
+                     sets, arguments.out, options);
+}
+
+int export_model(const Arguments& arguments) {
+  ExportOptions options = export_options(arguments);
+  std::vector<InputSpec> specs;
+  for (const std::string& text : arguments.inputs) specs.push_back(parse_input_spec(text));
+
+  Progress progress;
+  options.progress = [&progress](const std::string& phase) { progress.start(phase); };
+  const auto started = std::chrono::steady_clock::now();
+  progress.start("load");
+  load_plugins(arguments.plugins);
+  const torch::jit::Module module = open_model(arguments.model);
+  const std::chrono::duration<double> load_time = std::chrono::steady_clock::now() - started;
+
+  std::vector<ModelInput> inputs = match_inputs(module, arguments.method, specs);
+  mark_dynamic(inputs, options.dynamic_axes);
+  const ExportReport report =
+      export_onnx(module, make_values(inputs, Values::kExample, 0), arguments.out, options);
+
+  nlohmann::ordered_json json = to_json(report, load_time.count());
+  if (!arguments.json) std::cout << to_text(report, load_time.count()) << std::flush;
+  int code = kOk;
+  if (arguments.verify) {
+    progress.start("verify");
+    std::vector<std::string> notes;
+    std::optional<VerifyReport> verified;
+    try {
+      verified = verify_export(module, arguments, inputs, notes);
+    } catch (...) {
+      // The file is written and stays: a script gets its report even so.
+      if (arguments.json) std::cout << json_text(json) << std::flush;
+      throw;
+    }
+    json["verify"] = cli::to_json(*verified);
+    json["verify"]["notes"] = notes;
+    if (!arguments.json) {
+      std::cout << verify_text(*verified, false);
+      for (const std::string& note : notes) std::cout << "  note: " << note << "\n";
+    }
+    for (const std::string& failure : verified->failures) {
+      std::cerr << "qcdq export: " << arguments.out << " was written, but: " << failure << "\n";
+    }
+    if (!verified->ok()) code = kMismatch;
+  }
+  if (arguments.json) std::cout << json_text(json);
+  return code;
+}
+
+}  // namespace
+
+void add_export_command(CLI::App& app, Run& run) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("export", "Export a TorchScript model (.pt) to ONNX");
+  command->add_option("MODEL", arguments->model, "TorchScript file: scripted or traced, .pt")
+      ->required();
+  command->add_option("-o,--out", arguments->out, "The .onnx file to write")
+      ->required()
+      ->type_name("OUT.onnx");
+  command
+      ->add_option(
+          "--input", arguments->inputs,
+          "An input's type and shape, see SPEC below; inputs with defaults may be left out")
+      ->type_name("SPEC ...")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--output", arguments->outputs, "Names of the outputs")->type_name("NAME");
+  command
+      ->add_option("--dynamic", arguments->dynamic,
+                   "A dynamic axis, checked at a second size: x:0=N")
+      ->type_name("NAME:AXIS=SYMBOL ...")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--opset", arguments->opset, "ONNX opset, 10 to 26")
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--format", arguments->format, "qcdq; qop and qonnx are not built yet")
+      ->type_name("NAME")
+      ->capture_default_str();
+  command
+      ->add_option("--activation-storage", arguments->activation_storage,
+                   "Codes of activations: auto, signed or unsigned; auto is unsigned, which ONNX "
+                   "Runtime fuses")
+      ->type_name("KIND")
+      ->capture_default_str();
+  command
+      ->add_option("--weights", arguments->weights,
+                   "int: integer initializers; qdq: float ones with their Q and DQ nodes")
+      ->type_name("KIND")
+      ->capture_default_str();
+  command
+      ->add_option("--weight-storage", arguments->weight_storage,
+                   "int8, or uint8 with zero point 128 (exact on CPUs without VNNI)")
+      ->type_name("TYPE")
+      ->capture_default_str();
+  command
+      ->add_option("--external-data", arguments->external_data,
+                   "Weights beside the file: auto (over 2 GB), always or never")
+      ->type_name("KIND")
+      ->capture_default_str();
+  command
+      ->add_option("--plugin", arguments->plugins,
+                   "A library with torch ops or symbolic functions to load first")
+      ->type_name("LIB.so")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--method", arguments->method, "The method to export")
+      ->type_name("NAME")
+      ->capture_default_str();
+  command->add_flag("--cast-f64", arguments->cast_f64, "Quantise f64 tensors through f32");
+  command->add_flag("--verify", arguments->verify,
+                    "Then run the model in torch and in ONNX Runtime and compare");
+  command
+      ->add_option("--ort", arguments->ort,
+                   "ONNX Runtime's library or its folder (default: $QCDQ_ORT, then the "
+                   "environment's onnxruntime)")
+      ->type_name("PATH");
+  command->add_flag("--json", arguments->json, "Print the report as JSON");
+  command->footer(
+      "SPEC:\n"
+      "  x=f32[1,3,224,224]       type and shape; f32 f16 bf16 f64 i8 u8 i16 i32 i64 bool\n"
+      "  x=[1,3,224,224]          the type that the model tells, else f32\n"
+      "  ids=i64[1,16]{0..999}    integers in a range, both ends included\n"
+      "  x=images.npy             type, shape and values of a NumPy file\n"
+      "\n"
+      "Examples:\n"
+      "  qcdq export resnet18.pt -o resnet18.onnx --input x=f32[1,3,224,224]\n"
+      "  qcdq export resnet18.pt -o resnet18.onnx --input x=f32[1,3,224,224] --dynamic x:0=N "
+      "--verify\n"
+      "  qcdq export bert.pt -o bert.onnx --input ids=i64[1,16]{0..999} mask=bool[1,16]\n"
+      "\n"
+      "Exit codes: 0 exported (and verified), 1 refused or failed, 2 bad usage, 3 verification "
+      "mismatch.");
+  command->callback([arguments, &run] { run = [arguments] { return export_model(*arguments); }; });
+}
+
+}  // namespace qcdq::cli

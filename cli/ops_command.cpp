@@ -1,0 +1,113 @@
+// qcdq ops: the torch ops that export, and the ONNX ops that they become. docs/operators.md is this
+// command's own output.
+#include <algorithm>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/commands.h"
+#include "cli/model_file.h"
+#include "qcdq/symbolic.h"
+
+namespace qcdq::cli {
+namespace {
+
+struct Arguments {
+  std::optional<int64_t> opset;
+  std::vector<std::string> plugins;
+  bool markdown = false;
+};
+
+struct Line {
+  std::string torch_op;
+  int since_opset = 0;
+  std::string onnx_op;
+};
+
+/// One line per torch op and least opset; with an opset, the row that export would use there.
+std::vector<Line> lines(const std::optional<int64_t>& opset) {
+  std::map<std::pair<std::string, int>, std::string> rows;
+  for (const Symbolic& row : all_symbolics()) {
+    if (opset && row.since_opset > *opset) continue;
+    // A user's rows come last and win.
+    rows[{row.torch_op, row.since_opset}] = row.onnx_op ? row.onnx_op : "composed";
+  }
+  std::vector<Line> result;
+  for (const auto& [key, onnx_op] : rows) {
+    const bool replaces = opset && !result.empty() && result.back().torch_op == key.first;
+    if (replaces) result.pop_back();
+    result.push_back({key.first, key.second, onnx_op});
+  }
+  return result;
+}
+
+std::string markdown_text(const std::vector<Line>& rows) {
+  std::map<std::string, std::vector<Line>> by_namespace;
+  for (const Line& row : rows) {
+    by_namespace[row.torch_op.substr(0, row.torch_op.find("::"))].push_back(row);
+  }
+  std::string text =
+      "# Operators that export\n\n"
+      "Written by `qcdq ops --markdown`; a test checks that this page is current.\n\n"
+      "Opset is the least one at which the row holds; where an op has several rows, the newest "
+      "that the target opset allows is used. *composed* is an op that becomes several ONNX nodes, "
+      "or one by rules of its arguments. An op without an overload stands for all its overloads. "
+      "What an op can't represent is refused by name at export.\n";
+  for (const auto& [name, group] : by_namespace) {
+    text += "\n## " + name + "\n\n| torch op | opset | ONNX |\n|---|---|---|\n";
+    for (const Line& row : group) {
+      const std::string onnx = row.onnx_op == "composed" ? "*composed*" : row.onnx_op;
+      text +=
+          "| `" + row.torch_op + "` | " + std::to_string(row.since_opset) + " | " + onnx + " |\n";
+    }
+  }
+  return text;
+}
+
+std::string table_text(const std::vector<Line>& rows) {
+  size_t width = 8;
+  for (const Line& row : rows) width = std::max(width, row.torch_op.size());
+  std::string text = "torch op" + std::string(width - 8, ' ') + "  opset  ONNX\n";
+  for (const Line& row : rows) {
+    const std::string since = std::to_string(row.since_opset);
+    text += row.torch_op + std::string(width - row.torch_op.size() + 2, ' ') +
+            std::string(since.size() < 5 ? 5 - since.size() : 0, ' ') + since + "  " + row.onnx_op +
+            "\n";
+  }
+  return text;
+}
+
+int list_ops(const Arguments& arguments) {
+  if (arguments.opset && (*arguments.opset < 10 || *arguments.opset > 26)) {
+    throw UsageError("--opset " + std::to_string(*arguments.opset) + ": expected 10 to 26");
+  }
+  load_plugins(arguments.plugins);
+  const std::vector<Line> rows = lines(arguments.opset);
+  std::cout << (arguments.markdown ? markdown_text(rows) : table_text(rows));
+  return kOk;
+}
+
+}  // namespace
+
+void add_ops_command(CLI::App& app, Run& run) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("ops", "List the torch ops that export");
+  command
+      ->add_option("--opset", arguments->opset,
+                   "Only the rows that this opset uses, 10 to 26 (default: all rows)")
+      ->type_name("N");
+  command->add_option("--plugin", arguments->plugins, "A library whose rows to list as well")
+      ->type_name("LIB.so")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_flag("--markdown", arguments->markdown, "As docs/operators.md");
+  command->footer(
+      "Examples:\n"
+      "  qcdq ops --opset 13\n"
+      "  qcdq ops --markdown > docs/operators.md");
+  command->callback([arguments, &run] { run = [arguments] { return list_ops(*arguments); }; });
+}
+
+}  // namespace qcdq::cli

@@ -1,0 +1,122 @@
+// qcdq verify: runs a .pt model in torch and its .onnx file in ONNX Runtime and compares them.
+#include <iostream>
+#include <memory>
+
+#include "cli/commands.h"
+#include "cli/model_file.h"
+#include "cli/model_inputs.h"
+#include "cli/report_text.h"
+#include "qcdq/inspect.h"
+#include "qcdq/verify.h"
+
+namespace qcdq::cli {
+namespace {
+
+struct Arguments {
+  std::string model;
+  std::string onnx;
+  std::vector<std::string> inputs;
+  int64_t runs = 1;
+  uint64_t seed = 0;
+  std::string optimization = "both";
+  bool codes = false;
+  bool strict = false;
+  std::vector<std::string> plugins;
+  std::string ort;
+  bool json = false;
+};
+
+Optimization parse_optimization(const std::string& text) {
+  if (text == "off") return Optimization::kOff;
+  if (text == "all") return Optimization::kAll;
+  if (text == "both") return Optimization::kBoth;
+  throw UsageError("--optimization " + text + ": expected one of off, all, both");
+}
+
+int verify_model(const Arguments& arguments) {
+  VerifyOptions options;
+  options.ort = arguments.ort;
+  options.optimization = parse_optimization(arguments.optimization);
+  options.strict = arguments.strict;
+  if (arguments.runs < 1) {
+    throw UsageError("--random " + std::to_string(arguments.runs) + ": expected 1 or more");
+  }
+  std::vector<InputSpec> specs;
+  for (const std::string& text : arguments.inputs) specs.push_back(parse_input_spec(text));
+
+  load_plugins(arguments.plugins);
+  const torch::jit::Module module = open_model(arguments.model);
+  const ModelSummary summary = inspect_onnx(arguments.onnx);
+  const auto inputs = match_inputs(module, "forward", specs, &summary.inputs);
+  std::vector<std::string> notes;
+  const auto sets = verification_values(inputs, arguments.runs, arguments.seed, notes);
+  const VerifyReport report = verify_onnx(module, sets, arguments.onnx, options);
+
+  if (arguments.json) {
+    nlohmann::ordered_json json = to_json(report);
+    json["notes"] = notes;
+    std::cout << json_text(json);
+  } else {
+    std::cout << arguments.onnx << ": " << verify_text(report, arguments.codes);
+    for (const std::string& note : notes) std::cout << "  note: " << note << "\n";
+  }
+  std::cout << std::flush;
+  for (const std::string& failure : report.failures) {
+    std::cerr << "qcdq verify: " << failure << "\n";
+  }
+  return report.ok() ? kOk : kMismatch;
+}
+
+}  // namespace
+
+void add_verify_command(CLI::App& app, Run& run) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command =
+      app.add_subcommand("verify", "Compare a model in torch with its .onnx file in ONNX Runtime");
+  command->add_option("MODEL", arguments->model, "TorchScript file, .pt")->required();
+  command->add_option("OUT.onnx", arguments->onnx, "The .onnx file")->required();
+  command
+      ->add_option("--input", arguments->inputs,
+                   "An input as in export; default: the file's own shapes")
+      ->type_name("SPEC ...")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command
+      ->add_option("--random", arguments->runs,
+                   "Number of random runs: floats normal, integers in [0,2) or {lo..hi}")
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--seed", arguments->seed, "Seed of the random values")
+      ->type_name("S")
+      ->capture_default_str();
+  command
+      ->add_option("--optimization", arguments->optimization,
+                   "ONNX Runtime's graph optimisations: off, all or both")
+      ->type_name("KIND")
+      ->capture_default_str();
+  command->add_flag("--codes", arguments->codes, "List the codes that differ, by quantiser");
+  command->add_flag("--strict", arguments->strict,
+                    "This CPU's saturation (u8 x s8 without VNNI) is a mismatch, not a warning");
+  command
+      ->add_option("--plugin", arguments->plugins,
+                   "A library with torch ops or symbolic functions to load first")
+      ->type_name("LIB.so")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command
+      ->add_option("--ort", arguments->ort,
+                   "ONNX Runtime's library or its folder (default: $QCDQ_ORT, then the "
+                   "environment's onnxruntime)")
+      ->type_name("PATH");
+  command->add_flag("--json", arguments->json, "Print the report as JSON");
+  command->footer(
+      "Examples:\n"
+      "  qcdq verify resnet18.pt resnet18.onnx\n"
+      "  qcdq verify bert.pt bert.onnx --input ids=i64[2,16]{0..999} --random 5 --seed 1\n"
+      "  qcdq verify digits.pt digits.onnx --input x=images.npy --codes\n"
+      "\n"
+      "Exit codes: 0 verified, 1 failed to run, 2 bad usage, 3 mismatch.");
+  command->callback([arguments, &run] { run = [arguments] { return verify_model(*arguments); }; });
+}
+
+}  // namespace qcdq::cli

@@ -1,0 +1,73 @@
+// run_qdq_passes (phases.h): the order of the pass families in qdq_*.cpp, between convert and
+// check.
+#include <algorithm>
+#include <set>
+
+#include "symbolic/qdq_graph.h"
+
+namespace qcdq {
+namespace {
+
+void drop_identities(OnnxGraph& graph) {
+  for (auto it = graph.nodes.begin(); it != graph.nodes.end();) {
+    auto node = it++;
+    if (node->op_type != "Identity" || !node->domain.empty() || graph.is_output(node->outputs[0])) {
+      continue;
+    }
+    const std::string from = node->outputs[0];
+    const std::string to = node->inputs[0];
+    graph.nodes.erase(node);
+    replace_uses(graph, from, to);
+  }
+}
+
+// ORT reads int32 codes with zero point 0 only; it fails when the file is loaded.
+void check_int32_zero_points(const OnnxGraph& graph) {
+  for (const OnnxNode& node : graph.nodes) {
+    if (node.op_type != "DequantizeLinear" || !node.domain.empty()) continue;
+    const auto params = quant_params(graph, node);
+    if (!params || params->storage != DType::kInt32) continue;
+    for (int64_t zero_point : params->zero_point) {
+      if (zero_point == 0) continue;
+      throw UnsupportedOp({.op = node.torch_op.empty() ? node.op_type : node.torch_op,
+                           .argument = "zero_point",
+                           .value = std::to_string(zero_point),
+                           .opset = graph.opset,
+                           .reason = "ONNX Runtime dequantises int32 codes with zero point 0 only",
+                           .hint = "use 8- or 16-bit codes, or a symmetric quantiser",
+                           .where = node.name});
+    }
+  }
+}
+
+void merge_equal_notes(std::vector<std::string>& notes) {
+  std::vector<std::string> merged;
+  std::set<std::string> seen;
+  for (const std::string& note : notes) {
+    if (seen.insert(note).second) merged.push_back(note);
+  }
+  notes = std::move(merged);
+}
+
+}  // namespace
+
+void run_qdq_passes(OnnxGraph& graph, const EmissionOptions& options,
+                    std::vector<std::string>& notes) {
+  QdqState state{graph, options, notes, {}};
+  drop_identities(graph);
+  fold_constant_quantizers(state);
+  fold_weight_views(state);
+  fold_batchnorm(state);
+  simplify_quantizers(state);
+  quantize_biases(state);
+  remove_dead(graph);
+  store_weights_as_uint8(state);
+  note_saturation(state);
+  restore_float_weights(state);
+  own_quant_params(state);
+  remove_dead(graph);
+  check_int32_zero_points(graph);
+  merge_equal_notes(notes);
+}
+
+}  // namespace qcdq

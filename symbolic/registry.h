@@ -14,8 +14,6 @@ namespace qcdq {
 /// gets the least opset of any row for the op (0: no row at all), so that a refusal can name it.
 const Symbolic* find_symbolic(const std::string& op, const std::string& overload, int64_t opset,
                               int64_t* least_opset = nullptr);
-/// Every row, user rows included, for `qcdq ops` and docs/operators.md.
-std::vector<Symbolic> all_symbolics();
 
 // One table per op family (symbolics_*.cpp).
 std::span<const Symbolic> quant_symbolics();

@@ -1,0 +1,429 @@
+// Symbolic functions of elementwise ops: arithmetic, activations, comparisons, casts, and what
+// passes its input through. Element types follow torch: inputs are cast to the type that torch's
+// output was recorded with.
+#include <cmath>
+#include <numbers>
+
+#include "symbolic/registry.h"
+#include "symbolic/versioned_ops.h"
+
+namespace qcdq {
+
+namespace {
+
+Value as_output(GraphBuilder& graph, const NodeArgs& args, const Value& x) {
+  return graph.cast(x, args.output_type().dtype);
+}
+
+// Argument `name` as a value of type dtype: a Tensor, or a Scalar that becomes a constant.
+Value operand(GraphBuilder& graph, NodeArgs& args, std::string_view name, DType dtype,
+              bool scalar) {
+  if (scalar) return graph.scalar(dtype, args.number(name));
+  return graph.cast(args.tensor(name), dtype);
+}
+
+bool ends_with_scalar(const NodeArgs& args) { return args.op().ends_with(".Scalar"); }
+
+template <OpName kOp>
+Values unary(GraphBuilder& graph, NodeArgs& args) {
+  return {graph.op(kOp.text, {as_output(graph, args, args.tensor("self"))})};
+}
+
+template <OpName kOp>
+Values add_or_sub(GraphBuilder& graph, NodeArgs& args) {
+  const DType dtype = args.output_type().dtype;
+  const Value x = graph.cast(args.tensor("self"), dtype);
+  const double alpha = args.number("alpha");
+  if (ends_with_scalar(args))
+    return {graph.op(kOp.text, {x, graph.scalar(dtype, args.number("other") * alpha)})};
+  Value y = graph.cast(args.tensor("other"), dtype);
+  if (alpha != 1) y = graph.op("Mul", {y, graph.scalar(dtype, alpha)});
+  return {graph.op(kOp.text, {x, y})};
+}
+
+Values rsub(GraphBuilder& graph, NodeArgs& args) {  // other - alpha * self
+  const DType dtype = args.output_type().dtype;
+  Value x = graph.cast(args.tensor("self"), dtype);
+  const double alpha = args.number("alpha");
+  if (alpha != 1) x = graph.op("Mul", {x, graph.scalar(dtype, alpha)});
+  return {graph.op("Sub", {operand(graph, args, "other", dtype, ends_with_scalar(args)), x})};
+}
+
+template <OpName kOp>
+Values binary(GraphBuilder& graph, NodeArgs& args) {
+  const DType dtype = args.output_type().dtype;
+  const Value x = graph.cast(args.tensor("self"), dtype);
+  return {graph.op(kOp.text, {x, operand(graph, args, "other", dtype, ends_with_scalar(args))})};
+}
+
+// x rounded towards zero.
+Value truncated(GraphBuilder& graph, const Value& x) {
+  return graph.op("Mul", {graph.op("Sign", {x}), graph.op("Floor", {graph.op("Abs", {x})})});
+}
+
+// 1 where the remainder is not 0 and its sign differs from the divisor's, as `dtype`: where
+// truncation and floor differ.
+Value floor_correction(GraphBuilder& graph, const Value& remainder, const Value& divisor,
+                       DType dtype) {
+  const Value zero = graph.scalar(dtype, 0);
+  const Value negative = graph.op("Less", {remainder, zero});
+  const Value opposite = graph.op("Xor", {negative, graph.op("Less", {divisor, zero})});
+  const Value inexact = graph.op("Not", {graph.op("Equal", {remainder, zero})});
+  return graph.cast(graph.op("And", {opposite, inexact}), dtype);
+}
+
+// ATen's floor division. For floats it starts from fmod and not from x / y: 1 // 0.1 is 9, floor(1
+// / 0.1) is 10.
+Value floor_divided(GraphBuilder& graph, const Value& x, const Value& y, DType dtype) {
+  if (!is_floating(dtype)) {
+    const Value quotient = graph.op("Div", {x, y});  // truncates
+    const Value remainder = graph.op("Sub", {x, graph.op("Mul", {quotient, y})});
+    return graph.op("Sub", {quotient, floor_correction(graph, remainder, y, dtype)});
+  }
+  const Value remainder = graph.op("Mod", {x, y}, {{"fmod", int64_t{1}}});
+  const Value exact = graph.op("Div", {graph.op("Sub", {x, remainder}), y});
+  const Value quotient = graph.op("Sub", {exact, floor_correction(graph, remainder, y, dtype)});
+  const Value below = graph.op("Floor", {quotient});
+  const Value off_by_one =
+      graph.op("Greater", {graph.op("Sub", {quotient, below}), graph.scalar(dtype, 0.5)});
+  const Value result = graph.op("Add", {below, graph.cast(off_by_one, dtype)});
+  // x // 0 is x / 0 in ATen: inf or nan
+  return graph.op(
+      "Where", {graph.op("Equal", {y, graph.scalar(dtype, 0)}), graph.op("Div", {x, y}), result});
+}
+
+Values div(GraphBuilder& graph, NodeArgs& args) {
+  const DType dtype = args.output_type().dtype;
+  const Value x = graph.cast(args.tensor("self"), dtype);
+  const bool scalar = ends_with_scalar(args) || args.op().ends_with(".Scalar_mode");
+  const Value y = operand(graph, args, "other", dtype, scalar);
+  const std::optional<std::string> mode =
+      args.has("rounding_mode") ? args.optional_string("rounding_mode") : std::nullopt;
+  if (!mode) return {graph.op("Div", {x, y})};
+  if (*mode == "floor") return {floor_divided(graph, x, y, dtype)};
+  if (*mode != "trunc") args.unsupported("rounding_mode", *mode, "expected trunc or floor");
+  const Value quotient = graph.op("Div", {x, y});
+  return {is_floating(dtype) ? truncated(graph, quotient) : quotient};
+}
+
+Values floor_divide(GraphBuilder& graph, NodeArgs& args) {
+  const DType dtype = args.output_type().dtype;
+  const Value x = graph.cast(args.tensor("self"), dtype);
+  return {
+      floor_divided(graph, x, operand(graph, args, "other", dtype, ends_with_scalar(args)), dtype)};
+}
+
+Values remainder(GraphBuilder& graph, NodeArgs& args) {  // the sign of the divisor
+  const DType dtype = args.output_type().dtype;
+  const Value x = graph.cast(args.tensor("self"), dtype);
+  const Value y = operand(graph, args, "other", dtype, ends_with_scalar(args));
+  if (!is_floating(dtype)) return {graph.op("Mod", {x, y})};
+  const Value rest = graph.op("Mod", {x, y}, {{"fmod", int64_t{1}}});
+  return {graph.op("Add", {rest, graph.op("Mul", {floor_correction(graph, rest, y, dtype), y})})};
+}
+
+Values pow(GraphBuilder& graph, NodeArgs& args) {
+  const DType dtype = args.output_type().dtype;
+  if (args.op().ends_with(".Scalar")) {  // a number to the power of a tensor
+    const Value base = graph.scalar(dtype, args.number("self"));
+    return {graph.op("Pow", {base, graph.cast(args.tensor("exponent"), dtype)})};
+  }
+  const Value x = graph.cast(args.tensor("self"), dtype);
+  return {graph.op(
+      "Pow", {x, operand(graph, args, "exponent", dtype, args.op().ends_with(".Tensor_Scalar"))})};
+}
+
+Values rsqrt(GraphBuilder& graph, NodeArgs& args) {
+  return {
+      graph.op("Reciprocal", {graph.op("Sqrt", {as_output(graph, args, args.tensor("self"))})})};
+}
+
+Values clamp(GraphBuilder& graph, NodeArgs& args) {
+  Value x = as_output(graph, args, args.tensor("self"));
+  const bool has_min = args.has("min") && !args.is_none("min");
+  const bool has_max = args.has("max") && !args.is_none("max");
+  if (args.op().ends_with(".Tensor")) {
+    if (has_min) x = graph.op("Max", {x, as_output(graph, args, args.tensor("min"))});
+    if (has_max) x = graph.op("Min", {x, as_output(graph, args, args.tensor("max"))});
+    return {x};
+  }
+  return {clip(graph, x, has_min ? std::optional(args.number("min")) : std::nullopt,
+               has_max ? std::optional(args.number("max")) : std::nullopt)};
+}
+
+Values relu6(GraphBuilder& graph, NodeArgs& args) {
+  return {clip(graph, args.tensor("self"), 0, 6)};
+}
+
+Values hardtanh(GraphBuilder& graph, NodeArgs& args) {
+  return {clip(graph, as_output(graph, args, args.tensor("self")), args.number("min_val"),
+               args.number("max_val"))};
+}
+
+Values leaky_relu(GraphBuilder& graph, NodeArgs& args) {
+  return {graph.op("LeakyRelu", {args.tensor("self")},
+                   {{"alpha", static_cast<float>(args.number("negative_slope"))}})};
+}
+
+Values prelu(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const int64_t rank = rank_of(graph, args, "self", x);
+  Value slope = args.tensor("weight");
+  const std::vector<int64_t> slope_dims = dims_of(graph, args, "weight", slope);
+  // One slope per channel, which is dimension 1: [C] -> [C, 1, 1].
+  if (slope_dims.size() == 1 && slope_dims[0] != 1 && rank > 2) {
+    std::vector<int64_t> dims(rank - 1, 1);
+    dims[0] = slope_dims[0];
+    slope = reshape(graph, slope, dims);
+  }
+  return {graph.op("PRelu", {x, slope})};
+}
+
+Values elu(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const double scale = args.number("scale");
+  if (const double input_scale = args.number("input_scale"); input_scale != 1) {
+    args.unsupported("input_scale", std::to_string(input_scale), "ONNX Elu scales no input");
+  }
+  const Value y = graph.op("Elu", {x}, {{"alpha", static_cast<float>(args.number("alpha"))}});
+  if (scale == 1) return {y};
+  return {graph.op("Mul", {y, graph.scalar(graph.type(x).dtype, scale)})};
+}
+
+// 0.5 x (1 + erf(x / sqrt 2)), or with tanh: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+Values gelu(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const std::string approximate = args.string("approximate");
+  if (approximate != "none" && approximate != "tanh")
+    args.unsupported("approximate", approximate, "expected none or tanh");
+  if (graph.opset() >= 20) return {graph.op("Gelu", {x}, {{"approximate", approximate}})};
+  const DType dtype = graph.type(x).dtype;
+  auto number = [&](double value) { return graph.scalar(dtype, value); };
+  Value inner;
+  if (approximate == "none") {
+    inner = graph.op("Erf", {graph.op("Div", {x, number(std::numbers::sqrt2)})});
+  } else {
+    const Value cube = graph.op("Mul", {graph.op("Mul", {x, x}), x});
+    const Value sum = graph.op("Add", {x, graph.op("Mul", {cube, number(0.044715)})});
+    inner = graph.op("Tanh", {graph.op("Mul", {sum, number(std::sqrt(2 / std::numbers::pi))})});
+  }
+  const Value weighted = graph.op("Mul", {x, graph.op("Add", {inner, number(1)})});
+  return {graph.op("Mul", {weighted, number(0.5)})};
+}
+
+Values silu(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  return {graph.op("Mul", {x, graph.op("Sigmoid", {x})})};
+}
+
+Value hard_sigmoid(GraphBuilder& graph, const Value& x) {
+  return graph.op("HardSigmoid", {x}, {{"alpha", 1.0F / 6.0F}, {"beta", 0.5F}});
+}
+
+Values hardsigmoid(GraphBuilder& graph, NodeArgs& args) {
+  return {hard_sigmoid(graph, args.tensor("self"))};
+}
+
+Values hardswish(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  if (graph.opset() >= 14) return {graph.op("HardSwish", {x})};
+  return {graph.op("Mul", {x, hard_sigmoid(graph, x)})};
+}
+
+// log(1 + exp(beta x)) / beta; x itself where beta x > threshold.
+Values softplus(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const DType dtype = graph.type(x).dtype;
+  const Value beta = graph.scalar(dtype, args.number("beta"));
+  const Value scaled = graph.op("Mul", {x, beta});
+  const Value smooth = graph.op("Div", {graph.op("Softplus", {scaled}), beta});
+  const Value large = graph.op("Greater", {scaled, graph.scalar(dtype, args.number("threshold"))});
+  return {graph.op("Where", {large, x, smooth})};
+}
+
+Values mish(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  return {graph.op("Mul", {x, graph.op("Tanh", {graph.op("Softplus", {x})})})};
+}
+
+Values log_sigmoid(GraphBuilder& graph, NodeArgs& args) {
+  return {graph.op("Neg", {graph.op("Softplus", {graph.op("Neg", {args.tensor("self")})})})};
+}
+
+template <OpName kOp>
+Values softmax_over(GraphBuilder& graph, NodeArgs& args) {
+  Value x = args.tensor("self");
+  const int64_t rank = rank_of(graph, args, "self", x);
+  args.ignore("dtype", "the recorded type of the output says the same");
+  x = as_output(graph, args, x);
+  const int64_t dim = normalized(args.integer("dim"), rank);
+  if (rank == 0)
+    args.unsupported("self", "a 0-d tensor", "ONNX softmax needs a dimension", "unsqueeze it");
+  return {softmax(graph, kOp.text, x, dim, rank)};
+}
+
+Values where(GraphBuilder& graph, NodeArgs& args) {
+  const DType dtype = args.output_type().dtype;
+  const Value condition = graph.cast(args.tensor("condition"), DType::kBool);
+  const std::string op = args.op();
+  const bool scalars = op.ends_with(".Scalar");
+  const Value x = operand(graph, args, "self", dtype, scalars || op.ends_with(".ScalarSelf"));
+  const Value y = operand(graph, args, "other", dtype, scalars || op.ends_with(".ScalarOther"));
+  return {graph.op("Where", {condition, x, y})};
+}
+
+Values masked_fill(GraphBuilder& graph, NodeArgs& args) {
+  const DType dtype = args.output_type().dtype;
+  const Value x = graph.cast(args.tensor("self"), dtype);
+  const Value mask = graph.cast(args.tensor("mask"), DType::kBool);
+  return {
+      graph.op("Where", {mask, operand(graph, args, "value", dtype, ends_with_scalar(args)), x})};
+}
+
+// Both sides of a comparison in the type in which torch compares them.
+std::pair<Value, Value> compared(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  if (ends_with_scalar(args)) {
+    const DType dtype = result_type(graph.type(x).dtype, args.number_is_integer("other"));
+    return {graph.cast(x, dtype), graph.scalar(dtype, args.number("other"))};
+  }
+  const Value y = args.tensor("other");
+  const DType dtype = result_type(graph, x, y);
+  return {graph.cast(x, dtype), graph.cast(y, dtype)};
+}
+
+template <OpName kOp>
+Values comparison(GraphBuilder& graph, NodeArgs& args) {
+  const auto [x, y] = compared(graph, args);
+  return {graph.op(kOp.text, {x, y})};
+}
+
+Values not_equal(GraphBuilder& graph, NodeArgs& args) {
+  const auto [x, y] = compared(graph, args);
+  return {graph.op("Not", {graph.op("Equal", {x, y})})};
+}
+
+// LessOrEqual and GreaterOrEqual exist from opset 12; Not(Greater) would be true for NaN.
+template <OpName kStrict>
+Values or_equal(GraphBuilder& graph, NodeArgs& args) {
+  const auto [x, y] = compared(graph, args);
+  if (graph.opset() >= 12) return {graph.op(std::string(kStrict.text) + "OrEqual", {x, y})};
+  return {graph.op("Or", {graph.op(kStrict.text, {x, y}), graph.op("Equal", {x, y})})};
+}
+
+template <OpName kOp>
+Values logical(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = graph.cast(args.tensor("self"), DType::kBool);
+  return {graph.op(kOp.text, {x, graph.cast(args.tensor("other"), DType::kBool)})};
+}
+
+Values logical_not(GraphBuilder& graph, NodeArgs& args) {
+  return {graph.op("Not", {graph.cast(args.tensor("self"), DType::kBool)})};
+}
+
+// aten::to in all its overloads, type_as: the recorded element type is what they ask for.
+Values to(GraphBuilder& graph, NodeArgs& args) {
+  for (const char* name : {"dtype", "layout", "device", "pin_memory", "non_blocking", "copy",
+                           "memory_format", "other"}) {
+    if (args.has(name))
+      args.ignore(
+          name,
+          "the recorded type has the element type; devices and layouts have no meaning in ONNX");
+  }
+  return {as_output(graph, args, args.tensor("self"))};
+}
+
+Values pass_through(GraphBuilder& /*graph*/, NodeArgs& args) {
+  for (const char* name : {"memory_format", "implicit"}) {
+    if (args.has(name)) args.ignore(name, "ONNX tensors are dense");
+  }
+  return {args.tensor("self")};
+}
+
+Values dropout(GraphBuilder& /*graph*/, NodeArgs& args) {
+  if (args.boolean("train")) {
+    args.unsupported("train", "True", "dropout would change the result at every run",
+                     "put the module into eval mode");
+  }
+  args.ignore("p", "dropout does nothing in eval mode");
+  return {args.tensor("input")};
+}
+
+constexpr Symbolic kRows[] = {
+    {"aten::relu", 10, unary<"Relu">},
+    {"aten::sigmoid", 10, unary<"Sigmoid">},
+    {"aten::tanh", 10, unary<"Tanh">},
+    {"aten::abs", 10, unary<"Abs">},
+    {"aten::neg", 10, unary<"Neg">},
+    {"aten::exp", 10, unary<"Exp">},
+    {"aten::log", 10, unary<"Log">},
+    {"aten::sqrt", 10, unary<"Sqrt">},
+    {"aten::erf", 10, unary<"Erf">},
+    {"aten::sin", 10, unary<"Sin">},
+    {"aten::cos", 10, unary<"Cos">},
+    {"aten::floor", 10, unary<"Floor">},
+    {"aten::ceil", 10, unary<"Ceil">},
+    {"aten::sign", 10, unary<"Sign">},
+    {"aten::reciprocal", 10, unary<"Reciprocal">},
+    {"aten::selu", 10, unary<"Selu">},
+    {"aten::round", 11, unary<"Round">},
+    {"aten::rsqrt", 10, rsqrt},
+    {"aten::add", 10, add_or_sub<"Add">},
+    {"aten::sub", 10, add_or_sub<"Sub">},
+    {"aten::rsub", 10, rsub},
+    {"aten::mul", 10, binary<"Mul">},
+    {"aten::div", 10, div},
+    {"aten::floor_divide", 10, floor_divide},
+    {"aten::remainder", 10, remainder},
+    {"aten::pow", 10, pow},
+    {"aten::maximum", 10, binary<"Max">},
+    {"aten::minimum", 10, binary<"Min">},
+    {"aten::max.other", 10, binary<"Max">},
+    {"aten::min.other", 10, binary<"Min">},
+    {"aten::clamp", 10, clamp},
+    {"aten::clamp_min", 10, clamp},
+    {"aten::clamp_max", 10, clamp},
+    {"aten::relu6", 10, relu6},
+    {"aten::hardtanh", 10, hardtanh},
+    {"aten::leaky_relu", 10, leaky_relu},
+    {"aten::prelu", 10, prelu},
+    {"aten::elu", 10, elu},
+    {"aten::gelu", 10, gelu},
+    {"aten::silu", 10, silu},
+    {"aten::hardsigmoid", 10, hardsigmoid},
+    {"aten::hardswish", 10, hardswish},
+    {"aten::softplus", 10, softplus},
+    {"aten::mish", 10, mish},
+    {"aten::log_sigmoid", 10, log_sigmoid},
+    {"aten::softmax.int", 10, softmax_over<"Softmax">},
+    {"aten::log_softmax.int", 10, softmax_over<"LogSoftmax">},
+    {"aten::where", 10, where},
+    {"aten::masked_fill", 10, masked_fill},
+    {"aten::eq", 10, comparison<"Equal">},
+    {"aten::ne", 10, not_equal},
+    {"aten::lt", 10, comparison<"Less">},
+    {"aten::gt", 10, comparison<"Greater">},
+    {"aten::le", 10, or_equal<"Less">},
+    {"aten::ge", 10, or_equal<"Greater">},
+    {"aten::logical_and", 10, logical<"And">},
+    {"aten::logical_or", 10, logical<"Or">},
+    {"aten::logical_xor", 10, logical<"Xor">},
+    {"aten::logical_not", 10, logical_not},
+    {"aten::to", 10, to},
+    {"aten::type_as", 10, to},
+    {"aten::contiguous", 10, pass_through},
+    {"aten::clone", 10, pass_through},
+    {"aten::detach", 10, pass_through},
+    {"aten::alias", 10, pass_through},
+    {"aten::positive", 10, pass_through},
+    {"aten::lift_fresh", 10, pass_through},
+    {"aten::dropout", 10, dropout},
+    {"aten::feature_dropout", 10, dropout},
+    {"aten::alpha_dropout", 10, dropout},
+};
+
+}  // namespace
+
+std::span<const Symbolic> elementwise_symbolics() { return kRows; }
+
+}  // namespace qcdq

@@ -1,0 +1,413 @@
+// Symbolic functions of layers: convolutions, linear layers and matrix products, normalisation,
+// pooling, embedding. Inputs without a batch dimension, which torch allows and ONNX doesn't, get
+// one and lose it again.
+#include <numeric>
+
+#include "symbolic/registry.h"
+#include "symbolic/versioned_ops.h"
+
+namespace qcdq {
+
+namespace {
+
+std::string text(const std::vector<int64_t>& values) {
+  std::string line = "[";
+  for (int64_t value : values) line += (line.size() > 1 ? ", " : "") + std::to_string(value);
+  return line + "]";
+}
+
+// torch takes one number for all spatial dimensions.
+std::vector<int64_t> spread(std::vector<int64_t> values, int64_t spatial) {
+  if (values.size() == 1) values.resize(spatial, values[0]);
+  return values;
+}
+
+std::vector<int64_t> begins_and_ends(const std::vector<int64_t>& begins,
+                                     const std::vector<int64_t>& ends) {
+  std::vector<int64_t> pads = begins;
+  pads.insert(pads.end(), ends.begin(), ends.end());
+  return pads;
+}
+
+// `x` with a batch dimension; `added` says whether it had none.
+Value batched(GraphBuilder& graph, const NodeArgs& args, std::string_view name, const Value& x,
+              int64_t spatial, bool& added) {
+  added = rank_of(graph, args, name, x) == spatial + 1;
+  return added ? unsqueeze(graph, x, {0}) : x;
+}
+
+Value unbatched(GraphBuilder& graph, const Value& y, bool added) {
+  return added ? squeeze(graph, y, {0}) : y;
+}
+
+struct Convolution {
+  bool transposed = false;
+  std::vector<int64_t> output_padding;
+  std::optional<std::string> padding;  // "same", "valid"
+};
+
+Values convolution(GraphBuilder& graph, NodeArgs& args, const Convolution& kind) {
+  Value x = args.tensor("input");
+  const Value weight = args.tensor("weight");
+  const Value bias = args.optional_tensor("bias");
+  const std::vector<int64_t> weight_dims = dims_of(graph, args, "weight", weight);
+  const auto spatial = static_cast<int64_t>(weight_dims.size()) - 2;
+  const std::vector<int64_t> kernel(weight_dims.begin() + 2, weight_dims.end());
+  bool added = false;
+  x = batched(graph, args, "input", x, spatial, added);
+
+  const std::vector<int64_t> dilation = spread(args.ints("dilation"), spatial);
+  std::vector<int64_t> begins(spatial, 0);
+  std::vector<int64_t> ends(spatial, 0);
+  if (!kind.padding) {
+    begins = ends = spread(args.ints("padding"), spatial);
+  } else if (*kind.padding == "same") {  // torch puts the odd element at the end
+    for (int64_t d = 0; d < spatial; ++d) {
+      const int64_t total = dilation[d] * (kernel[d] - 1);
+      begins[d] = total / 2;
+      ends[d] = total - begins[d];
+    }
+  } else if (*kind.padding != "valid") {
+    args.unsupported("padding", *kind.padding, "expected same or valid");
+  }
+  Attributes attributes = {{"kernel_shape", kernel},
+                           {"strides", spread(args.ints("stride"), spatial)},
+                           {"pads", begins_and_ends(begins, ends)},
+                           {"dilations", dilation},
+                           {"group", args.integer("groups")}};
+  if (kind.transposed)
+    attributes.emplace_back("output_padding", spread(kind.output_padding, spatial));
+  const Value y =
+      graph.op(kind.transposed ? "ConvTranspose" : "Conv", {x, weight, bias}, attributes);
+  return {unbatched(graph, y, added)};
+}
+
+Values convolution_any(GraphBuilder& graph,
+                       NodeArgs& args) {  // aten::_convolution, what traces hold
+  for (const char* name : {"benchmark", "deterministic", "cudnn_enabled", "allow_tf32"}) {
+    if (args.has(name)) args.ignore(name, "chooses a CUDA kernel");
+  }
+  Convolution kind;
+  kind.transposed = args.boolean("transposed");
+  kind.output_padding = args.ints("output_padding");
+  return convolution(graph, args, kind);
+}
+
+Values conv(GraphBuilder& graph, NodeArgs& args) { return convolution(graph, args, {}); }
+
+Values conv_padding_mode(GraphBuilder& graph, NodeArgs& args) {
+  Convolution kind;
+  kind.padding = args.string("padding");
+  return convolution(graph, args, kind);
+}
+
+Values conv_transpose(GraphBuilder& graph, NodeArgs& args) {
+  Convolution kind;
+  kind.transposed = true;
+  kind.output_padding = args.ints("output_padding");
+  return convolution(graph, args, kind);
+}
+
+Values linear(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("input");
+  const Value weight = args.tensor("weight");
+  const Value bias = args.optional_tensor("bias");
+  const int64_t weight_rank = rank_of(graph, args, "weight", weight);
+  // Gemm's C is optional from opset 11.
+  if (rank_of(graph, args, "input", x) == 2 && weight_rank == 2 &&
+      (bias.present() || graph.opset() >= 11)) {
+    return {graph.op("Gemm", {x, weight, bias}, {{"transB", int64_t{1}}})};
+  }
+  const Value product =
+      graph.op("MatMul", {x, weight_rank == 2 ? transpose(graph, weight, {1, 0}) : weight});
+  if (!bias.present()) return {product};
+  return {graph.op("Add", {product, bias})};
+}
+
+Values addmm(GraphBuilder& graph, NodeArgs& args) {
+  const Value c = args.tensor("self");
+  const Value a = args.tensor("mat1");
+  const Value b = args.tensor("mat2");
+  Attributes attributes;
+  if (const double alpha = args.number("alpha"); alpha != 1)
+    attributes.emplace_back("alpha", static_cast<float>(alpha));
+  if (const double beta = args.number("beta"); beta != 1)
+    attributes.emplace_back("beta", static_cast<float>(beta));
+  return {graph.op("Gemm", {a, b, c}, attributes)};
+}
+
+Values matmul(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  return {graph.op("MatMul", {x, args.tensor(args.has("other") ? "other" : "mat2")})};
+}
+
+Values batch_norm(GraphBuilder& graph, NodeArgs& args) {
+  if (args.boolean("training")) {
+    args.unsupported("training", "True",
+                     "batch normalisation would use the statistics of the batch",
+                     "put the module into eval mode");
+  }
+  const Value x = args.tensor("input");
+  if (args.is_none("running_mean") || args.is_none("running_var")) {
+    args.unsupported("running_mean", "None",
+                     "batch normalisation without running statistics uses those of the batch",
+                     "build the layer with track_running_stats=True");
+  }
+  const Value mean = args.tensor("running_mean");
+  const Value variance = args.tensor("running_var");
+  const int64_t channels = dims_of(graph, args, "running_mean", mean)[0];
+  const DType dtype = graph.type(mean).dtype;
+  const Value weight = args.optional_tensor("weight");
+  const Value bias = args.optional_tensor("bias");
+  args.ignore("momentum", "running statistics are frozen");
+  args.ignore("cudnn_enabled", "chooses a CUDA kernel");
+  return {graph.op("BatchNormalization",
+                   {x, weight.present() ? weight : filled(graph, dtype, channels, 1),
+                    bias.present() ? bias : filled(graph, dtype, channels, 0), mean, variance},
+                   {{"epsilon", static_cast<float>(args.number("eps"))}})};
+}
+
+Values layer_norm(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("input");
+  const std::vector<int64_t> shape = args.ints("normalized_shape");
+  const Value weight = args.optional_tensor("weight");
+  const Value bias = args.optional_tensor("bias");
+  const double epsilon = args.number("eps");
+  args.ignore("cudnn_enable", "chooses a CUDA kernel");
+  const DType dtype = graph.type(x).dtype;
+  if (graph.opset() >= 17) {
+    const int64_t elements =
+        std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+    Value scale = weight;
+    if (!scale.present()) {
+      scale = filled(graph, dtype, elements, 1);
+      if (shape.size() > 1) scale = reshape(graph, scale, shape);
+    }
+    return {graph.op(
+        "LayerNormalization", {x, scale, bias},
+        {{"axis", -static_cast<int64_t>(shape.size())}, {"epsilon", static_cast<float>(epsilon)}})};
+  }
+  const int64_t rank = rank_of(graph, args, "input", x);
+  std::vector<int64_t> axes(shape.size());
+  std::iota(axes.begin(), axes.end(), rank - static_cast<int64_t>(shape.size()));
+  const Value centred = graph.op("Sub", {x, reduce(graph, "ReduceMean", x, axes, true)});
+  const Value variance =
+      reduce(graph, "ReduceMean", graph.op("Mul", {centred, centred}), axes, true);
+  const Value deviation =
+      graph.op("Sqrt", {graph.op("Add", {variance, graph.scalar(dtype, epsilon)})});
+  Value y = graph.op("Div", {centred, deviation});
+  if (weight.present()) y = graph.op("Mul", {y, weight});
+  if (bias.present()) y = graph.op("Add", {y, bias});
+  return {y};
+}
+
+// [C] -> [C, 1, 1] for an input of that rank.
+Value per_channel(GraphBuilder& graph, const Value& x, int64_t channels, int64_t rank) {
+  if (rank == 2) return x;
+  std::vector<int64_t> dims(rank - 1, 1);
+  dims[0] = channels;
+  return reshape(graph, x, dims);
+}
+
+// Groups become the channels of an instance normalisation without scale and bias, which follow by
+// themselves.
+Values group_norm(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("input");
+  const int64_t groups = args.integer("num_groups");
+  const Value weight = args.optional_tensor("weight");
+  const Value bias = args.optional_tensor("bias");
+  args.ignore("cudnn_enabled", "chooses a CUDA kernel");
+  const std::vector<int64_t> dims = dims_of(graph, args, "input", x);
+  const auto rank = static_cast<int64_t>(dims.size());
+  const DType dtype = graph.type(x).dtype;
+  if (dims[1] < 0)
+    args.unsupported("input", "a dynamic number of channels", "the groups need a fixed one");
+  const Value grouped = graph.op("Reshape", {x, graph.ints({0, groups, -1})});
+  const Value normal =
+      graph.op("InstanceNormalization",
+               {grouped, filled(graph, dtype, groups, 1), filled(graph, dtype, groups, 0)},
+               {{"epsilon", static_cast<float>(args.number("eps"))}});
+  Value y = graph.op("Reshape", {normal, graph.op("Shape", {x})});
+  if (weight.present()) y = graph.op("Mul", {y, per_channel(graph, weight, dims[1], rank)});
+  if (bias.present()) y = graph.op("Add", {y, per_channel(graph, bias, dims[1], rank)});
+  return {y};
+}
+
+Values instance_norm(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("input");
+  const std::vector<int64_t> dims = dims_of(graph, args, "input", x);
+  const DType dtype = graph.type(x).dtype;
+  if (dims.size() < 3 || dims[1] < 0)
+    args.unsupported("input", text(dims), "expected [batch, channels, ...] with fixed channels");
+  const Value weight = args.optional_tensor("weight");
+  const Value bias = args.optional_tensor("bias");
+  const Value scale = weight.present() ? weight : filled(graph, dtype, dims[1], 1);
+  const Value shift = bias.present() ? bias : filled(graph, dtype, dims[1], 0);
+  const Attributes epsilon = {{"epsilon", static_cast<float>(args.number("eps"))}};
+  args.ignore("momentum", "running statistics are frozen");
+  args.ignore("cudnn_enabled", "chooses a CUDA kernel");
+  if (args.boolean("use_input_stats")) {
+    args.ignore("running_mean", "the input's own statistics are used");
+    args.ignore("running_var", "the input's own statistics are used");
+    return {graph.op("InstanceNormalization", {x, scale, shift}, epsilon)};
+  }
+  return {graph.op("BatchNormalization",
+                   {x, scale, shift, args.tensor("running_mean"), args.tensor("running_var")},
+                   epsilon)};
+}
+
+struct Window {
+  std::vector<int64_t> kernel, stride, padding, dilation;
+  std::vector<int64_t> end_padding;  // padding + what ceil_mode adds
+  bool adds_at_end = false;
+  bool unknown_size = false;  // ceil_mode and a dynamic size
+};
+
+// Reads the arguments that all pools share. ceil_mode becomes padding at the end, as much as the
+// recorded output size needs: runtimes disagree about ONNX's own ceil_mode.
+Window window_of(NodeArgs& args, const std::vector<int64_t>& input, int64_t spatial) {
+  Window window;
+  window.kernel = spread(args.ints("kernel_size"), spatial);
+  window.stride = spread(args.ints("stride"), spatial);
+  if (window.stride.empty()) window.stride = window.kernel;
+  window.padding = spread(args.ints("padding"), spatial);
+  window.dilation = args.has("dilation") ? spread(args.ints("dilation"), spatial)
+                                         : std::vector<int64_t>(spatial, 1);
+  window.end_padding = window.padding;
+  if (!args.boolean("ceil_mode")) return window;
+  const TensorType output = args.output_type();
+  for (int64_t d = 0; d < spatial; ++d) {
+    const int64_t size = input[input.size() - spatial + d];
+    const int64_t windows = output.ranked ? output.dims[output.dims.size() - spatial + d] : -1;
+    if (size < 0 || windows < 0) {
+      window.unknown_size = true;
+      continue;
+    }
+    const int64_t covered =
+        (windows - 1) * window.stride[d] + window.dilation[d] * (window.kernel[d] - 1) + 1;
+    const int64_t missing = covered - (size + 2 * window.padding[d]);
+    if (missing <= 0) continue;
+    window.end_padding[d] += missing;
+    window.adds_at_end = true;
+  }
+  return window;
+}
+
+template <int64_t kSpatial>
+Values max_pool(GraphBuilder& graph, NodeArgs& args) {
+  bool added = false;
+  const Value x = batched(graph, args, "self", args.tensor("self"), kSpatial, added);
+  const Window window = window_of(args, dims_of(graph, args, "self", x), kSpatial);
+  Attributes attributes = {{"kernel_shape", window.kernel},
+                           {"strides", window.stride},
+                           {"pads", begins_and_ends(window.padding, window.end_padding)},
+                           {"dilations", window.dilation}};
+  if (window.unknown_size) attributes.emplace_back("ceil_mode", int64_t{1});
+  return {unbatched(graph, graph.op("MaxPool", {x}, attributes), added)};
+}
+
+template <int64_t kSpatial>
+Values avg_pool(GraphBuilder& graph, NodeArgs& args) {
+  if (args.has("divisor_override") && !args.is_none("divisor_override")) {
+    args.unsupported("divisor_override", std::to_string(args.integer("divisor_override")),
+                     "ONNX AveragePool divides by the window's size", "divide after a sum instead");
+  }
+  bool added = false;
+  Value x = batched(graph, args, "self", args.tensor("self"), kSpatial, added);
+  const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
+  Window window = window_of(args, dims, kSpatial);
+  if (window.unknown_size)
+    args.unsupported("ceil_mode", "True", "needs a fixed input size", "drop the dynamic axis");
+  bool include_pad = args.boolean("count_include_pad");
+  if (window.adds_at_end && include_pad) {
+    // The divisor counts torch's own padding but not what ceil_mode adds: the padding becomes part
+    // of the input.
+    std::vector<int64_t> begins(dims.size(), 0);
+    std::copy(window.padding.begin(), window.padding.end(), begins.end() - kSpatial);
+    if (std::any_of(begins.begin(), begins.end(), [](int64_t p) { return p != 0; })) {
+      x = pad(graph, x, begins_and_ends(begins, begins), "constant", 0);
+    }
+    for (int64_t d = 0; d < kSpatial; ++d) window.end_padding[d] -= window.padding[d];
+    window.padding.assign(kSpatial, 0);
+    include_pad = false;
+  }
+  const Value y = graph.op("AveragePool", {x},
+                           {{"kernel_shape", window.kernel},
+                            {"strides", window.stride},
+                            {"pads", begins_and_ends(window.padding, window.end_padding)},
+                            {"count_include_pad", static_cast<int64_t>(include_pad)}});
+  return {unbatched(graph, y, added)};
+}
+
+template <int64_t kSpatial>
+Values adaptive_avg_pool(GraphBuilder& graph, NodeArgs& args) {
+  bool added = false;
+  const Value original = args.tensor("self");
+  const Value x = batched(graph, args, "self", original, kSpatial, added);
+  const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
+  const std::vector<int64_t> sizes = spread(args.ints("output_size"), kSpatial);
+  if (std::all_of(sizes.begin(), sizes.end(), [](int64_t size) { return size == 1; })) {
+    return {unbatched(graph, graph.op("GlobalAveragePool", {x}), added)};
+  }
+  std::vector<int64_t> kernel(kSpatial);
+  for (int64_t d = 0; d < kSpatial; ++d) {
+    const int64_t size = dims[dims.size() - kSpatial + d];
+    if (size <= 0 || sizes[d] <= 0 || size % sizes[d] != 0) {
+      args.unsupported("output_size", text(sizes),
+                       "an input of " + text({dims.end() - kSpatial, dims.end()}) +
+                           " has windows of unequal size",
+                       "choose a size that divides the input's, or 1");
+    }
+    kernel[d] = size / sizes[d];
+  }
+  if (std::all_of(kernel.begin(), kernel.end(), [](int64_t size) { return size == 1; }))
+    return {original};
+  return {unbatched(
+      graph, graph.op("AveragePool", {x}, {{"kernel_shape", kernel}, {"strides", kernel}}), added)};
+}
+
+Values embedding(GraphBuilder& graph, NodeArgs& args) {
+  args.ignore("padding_idx", "only changes gradients");
+  args.ignore("scale_grad_by_freq", "only changes gradients");
+  args.ignore("sparse", "only changes gradients");
+  const Value weight = args.tensor("weight");
+  return {graph.op("Gather", {weight, args.tensor("indices")}, {{"axis", int64_t{0}}})};
+}
+
+constexpr Symbolic kRows[] = {
+    {"aten::_convolution", 10, convolution_any},
+    {"aten::conv1d", 10, conv},
+    {"aten::conv2d", 10, conv},
+    {"aten::conv3d", 10, conv},
+    {"aten::conv1d.padding", 10, conv_padding_mode},
+    {"aten::conv2d.padding", 10, conv_padding_mode},
+    {"aten::conv3d.padding", 10, conv_padding_mode},
+    {"aten::conv_transpose1d", 10, conv_transpose},
+    {"aten::conv_transpose2d.input", 10, conv_transpose},
+    {"aten::conv_transpose3d.input", 10, conv_transpose},
+    {"aten::linear", 10, linear},
+    {"aten::addmm", 10, addmm},
+    {"aten::matmul", 10, matmul},
+    {"aten::mm", 10, matmul},
+    {"aten::bmm", 10, matmul},
+    {"aten::batch_norm", 10, batch_norm},
+    {"aten::layer_norm", 10, layer_norm},
+    {"aten::group_norm", 10, group_norm},
+    {"aten::instance_norm", 10, instance_norm},
+    {"aten::max_pool1d", 10, max_pool<1>},
+    {"aten::max_pool2d", 10, max_pool<2>},
+    {"aten::max_pool3d", 10, max_pool<3>},
+    {"aten::avg_pool1d", 10, avg_pool<1>},
+    {"aten::avg_pool2d", 10, avg_pool<2>},
+    {"aten::avg_pool3d", 10, avg_pool<3>},
+    {"aten::adaptive_avg_pool1d", 10, adaptive_avg_pool<1>},
+    {"aten::adaptive_avg_pool2d", 10, adaptive_avg_pool<2>},
+    {"aten::adaptive_avg_pool3d", 10, adaptive_avg_pool<3>},
+    {"aten::embedding", 10, embedding},
+};
+
+}  // namespace
+
+std::span<const Symbolic> nn_symbolics() { return kRows; }
+
+}  // namespace qcdq

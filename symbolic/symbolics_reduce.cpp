@@ -1,0 +1,85 @@
+// Symbolic functions of reductions: sums, means, extremes, argmax.
+#include "symbolic/registry.h"
+#include "symbolic/versioned_ops.h"
+
+namespace qcdq {
+
+namespace {
+
+// dim arguments: int[]?, where None and [] mean all dimensions.
+std::vector<int64_t> reduced_axes(NodeArgs& args, int64_t rank) {
+  if (!args.has("dim") || args.is_none("dim")) return {};
+  std::vector<int64_t> axes = args.ints("dim");
+  for (int64_t& axis : axes) axis = normalized(axis, rank);
+  return axes;
+}
+
+// x in the type of the output: torch sums integers as int64, and `dtype` asks for others.
+Value input_of(GraphBuilder& graph, NodeArgs& args) {
+  if (args.has("dtype")) args.ignore("dtype", "the recorded type of the output says the same");
+  return graph.cast(args.tensor("self"), args.output_type().dtype);
+}
+
+template <OpName kOp>
+Values reduction(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = input_of(graph, args);
+  const int64_t rank = rank_of(graph, args, "self", x);
+  const bool keepdim = args.has("keepdim") && args.boolean("keepdim");
+  const std::vector<int64_t> axes = reduced_axes(args, rank);
+  if (rank == 0) return {x};  // one element: its sum, mean and extremes are itself
+  return {reduce(graph, kOp.text, x, axes, keepdim)};
+}
+
+template <OpName kOp>
+Values arg_extreme(GraphBuilder& graph, NodeArgs& args) {
+  Value x = args.tensor("self");
+  const int64_t rank = rank_of(graph, args, "self", x);
+  const bool keepdim = args.boolean("keepdim");
+  const std::optional<int64_t> dim = args.optional_integer("dim");
+  if (!dim) {
+    if (keepdim)
+      args.unsupported("keepdim", "True", "is only meant together with dim", "name the dim");
+    x = reshape(graph, x, {-1});
+  }
+  const int64_t axis = dim ? normalized(*dim, rank) : 0;
+  return {graph.op(kOp.text, {x}, {{"axis", axis}, {"keepdims", static_cast<int64_t>(keepdim)}})};
+}
+
+// max.dim and min.dim: values and indices.
+template <OpName kReduce, OpName kArg>
+Values extreme_and_index(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
+  const bool keepdim = args.boolean("keepdim");
+  const Value values = reduce(graph, kReduce.text, x, {dim}, keepdim);
+  return {values,
+          graph.op(kArg.text, {x}, {{"axis", dim}, {"keepdims", static_cast<int64_t>(keepdim)}})};
+}
+
+Values cumsum(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = input_of(graph, args);
+  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
+  return {graph.op("CumSum", {x, graph.scalar(DType::kInt64, static_cast<double>(dim))})};
+}
+
+constexpr Symbolic kRows[] = {
+    {"aten::mean", 10, reduction<"ReduceMean">},
+    {"aten::mean.dim", 10, reduction<"ReduceMean">},
+    {"aten::sum", 10, reduction<"ReduceSum">},
+    {"aten::sum.dim_IntList", 10, reduction<"ReduceSum">},
+    {"aten::amax", 10, reduction<"ReduceMax">},
+    {"aten::amin", 10, reduction<"ReduceMin">},
+    {"aten::max", 10, reduction<"ReduceMax">},
+    {"aten::min", 10, reduction<"ReduceMin">},
+    {"aten::max.dim", 10, extreme_and_index<"ReduceMax", "ArgMax">},
+    {"aten::min.dim", 10, extreme_and_index<"ReduceMin", "ArgMin">},
+    {"aten::argmax", 10, arg_extreme<"ArgMax">},
+    {"aten::argmin", 10, arg_extreme<"ArgMin">},
+    {"aten::cumsum", 11, cumsum},
+};
+
+}  // namespace
+
+std::span<const Symbolic> reduce_symbolics() { return kRows; }
+
+}  // namespace qcdq

@@ -1,0 +1,292 @@
+// Autograd kernels of the ops: the straight-through estimator, the gradients of a learned scale and
+// zero point (LSQ, LSQ+), and named refusals where no gradient is defined (docs/semantics.md).
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <qcdq/ops.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+namespace qcdq {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using OptionalInt = std::optional<int64_t>;
+
+at::Tensor fake_quantize_backward(const at::Tensor& grad, const at::Tensor& x,
+                                  const at::Tensor& scale, const at::Tensor& zero_point,
+                                  int64_t quant_min, int64_t quant_max, OptionalInt axis,
+                                  OptionalInt block_size) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("qcdq::fake_quantize_backward", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                            const at::Tensor&, int64_t, int64_t, OptionalInt, OptionalInt)>();
+  return op.call(grad, x, scale, zero_point, quant_min, quant_max, axis, block_size);
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> fake_quantize_learned_backward(
+    const at::Tensor& grad, const at::Tensor& x, const at::Tensor& scale,
+    const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max, OptionalInt axis,
+    OptionalInt block_size, double grad_factor) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("qcdq::fake_quantize_learned_backward", "")
+          .typed<std::tuple<at::Tensor, at::Tensor, at::Tensor>(
+              const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
+              int64_t, OptionalInt, OptionalInt, double)>();
+  return op.call(grad, x, scale, zero_point, quant_min, quant_max, axis, block_size, grad_factor);
+}
+
+variable_list no_gradients(size_t count) { return variable_list(count); }
+
+bool any_requires_grad(std::initializer_list<at::Tensor> tensors) {
+  if (!at::GradMode::is_enabled()) return false;
+  for (const at::Tensor& tensor : tensors) {
+    if (tensor.requires_grad()) return true;
+  }
+  return false;
+}
+
+class FakeQuantize : public torch::autograd::Function<FakeQuantize> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& scale,
+                            const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
+                            OptionalInt axis, OptionalInt block_size) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    ctx->save_for_backward({x, scale, zero_point});
+    ctx->saved_data["quant_min"] = quant_min;
+    ctx->saved_data["quant_max"] = quant_max;
+    ctx->saved_data["axis"] = axis;
+    ctx->saved_data["block_size"] = block_size;
+    return fake_quantize(x, scale, zero_point, quant_min, quant_max, axis, block_size);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    variable_list result = no_gradients(7);
+    if (!grads[0].defined() || !ctx->needs_input_grad(0)) return result;
+    const auto saved = ctx->get_saved_variables();
+    result[0] = fake_quantize_backward(
+        grads[0], saved[0], saved[1], saved[2], ctx->saved_data["quant_min"].toInt(),
+        ctx->saved_data["quant_max"].toInt(), ctx->saved_data["axis"].toOptional<int64_t>(),
+        ctx->saved_data["block_size"].toOptional<int64_t>());
+    return result;
+  }
+};
+
+class FakeQuantizeLearned : public torch::autograd::Function<FakeQuantizeLearned> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& scale,
+                            const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
+                            OptionalInt axis, OptionalInt block_size, double grad_factor) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    ctx->save_for_backward({x, scale, zero_point});
+    ctx->saved_data["quant_min"] = quant_min;
+    ctx->saved_data["quant_max"] = quant_max;
+    ctx->saved_data["axis"] = axis;
+    ctx->saved_data["block_size"] = block_size;
+    ctx->saved_data["grad_factor"] = grad_factor;
+    return fake_quantize_learned(x, scale, zero_point, quant_min, quant_max, axis, block_size,
+                                 grad_factor);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    variable_list result = no_gradients(8);
+    if (!grads[0].defined()) return result;
+    const auto saved = ctx->get_saved_variables();
+    const auto [grad_x, grad_scale, grad_zero_point] = fake_quantize_learned_backward(
+        grads[0], saved[0], saved[1], saved[2], ctx->saved_data["quant_min"].toInt(),
+        ctx->saved_data["quant_max"].toInt(), ctx->saved_data["axis"].toOptional<int64_t>(),
+        ctx->saved_data["block_size"].toOptional<int64_t>(),
+        ctx->saved_data["grad_factor"].toDouble());
+    result[0] = grad_x;
+    result[1] = grad_scale;
+    if (saved[2].is_floating_point()) result[2] = grad_zero_point;
+    return result;
+  }
+};
+
+class FakeQuantizeDynamic : public torch::autograd::Function<FakeQuantizeDynamic> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, int64_t quant_min,
+                            int64_t quant_max, bool symmetric, OptionalInt axis,
+                            OptionalInt block_size) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    ctx->save_for_backward({x});
+    ctx->saved_data["quant_min"] = quant_min;
+    ctx->saved_data["quant_max"] = quant_max;
+    ctx->saved_data["symmetric"] = symmetric;
+    ctx->saved_data["axis"] = axis;
+    ctx->saved_data["block_size"] = block_size;
+    return fake_quantize_dynamic(x, quant_min, quant_max, symmetric, axis, block_size);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    variable_list result = no_gradients(6);
+    if (!grads[0].defined()) return result;
+    const at::Tensor x = ctx->get_saved_variables()[0];
+    const int64_t quant_min = ctx->saved_data["quant_min"].toInt();
+    const int64_t quant_max = ctx->saved_data["quant_max"].toInt();
+    const OptionalInt axis = ctx->saved_data["axis"].toOptional<int64_t>();
+    const OptionalInt block_size = ctx->saved_data["block_size"].toOptional<int64_t>();
+    // Found again from x: cheaper than a second output that would change the op's schema.
+    const auto [scale, zero_point] = choose_qparams(
+        x, quant_min, quant_max, ctx->saved_data["symmetric"].toBool(), axis, block_size);
+    result[0] = fake_quantize_backward(grads[0], x, scale, zero_point, quant_min, quant_max, axis,
+                                       block_size);
+    return result;
+  }
+};
+
+// Forward works; a backward through it throws, where a silent absence of gradients would not be
+// seen.
+class Dequantize : public torch::autograd::Function<Dequantize> {
+ public:
+  static at::Tensor forward(AutogradContext*, const at::Tensor& q, const at::Tensor& scale,
+                            const at::Tensor& zero_point, OptionalInt axis, OptionalInt block_size,
+                            std::optional<at::ScalarType> dtype) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return dequantize(q, scale, zero_point, axis, block_size, dtype);
+  }
+
+  static variable_list backward(AutogradContext*, const variable_list&) {
+    TORCH_CHECK_NOT_IMPLEMENTED(false,
+                                "qcdq::dequantize: scale requires a gradient, but dequantize has "
+                                "none; learn a scale with qcdq::fake_quantize_learned");
+  }
+};
+
+[[noreturn]] void refuse_double_backward(const char* op) {
+  TORCH_CHECK_NOT_IMPLEMENTED(false, "qcdq::", op, ": double backward is not supported");
+}
+
+class FakeQuantizeBackward : public torch::autograd::Function<FakeQuantizeBackward> {
+ public:
+  static at::Tensor forward(AutogradContext*, const at::Tensor& grad, const at::Tensor& x,
+                            const at::Tensor& scale, const at::Tensor& zero_point,
+                            int64_t quant_min, int64_t quant_max, OptionalInt axis,
+                            OptionalInt block_size) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return fake_quantize_backward(grad, x, scale, zero_point, quant_min, quant_max, axis,
+                                  block_size);
+  }
+
+  static variable_list backward(AutogradContext*, const variable_list&) {
+    refuse_double_backward("fake_quantize");
+  }
+};
+
+class FakeQuantizeLearnedBackward : public torch::autograd::Function<FakeQuantizeLearnedBackward> {
+ public:
+  static variable_list forward(AutogradContext*, const at::Tensor& grad, const at::Tensor& x,
+                               const at::Tensor& scale, const at::Tensor& zero_point,
+                               int64_t quant_min, int64_t quant_max, OptionalInt axis,
+                               OptionalInt block_size, double grad_factor) {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    auto [grad_x, grad_scale, grad_zero_point] = fake_quantize_learned_backward(
+        grad, x, scale, zero_point, quant_min, quant_max, axis, block_size, grad_factor);
+    return {grad_x, grad_scale, grad_zero_point};
+  }
+
+  static variable_list backward(AutogradContext*, const variable_list&) {
+    refuse_double_backward("fake_quantize_learned");
+  }
+};
+
+at::Tensor quantize_autograd(const at::Tensor& x, const at::Tensor& scale,
+                             const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
+                             at::ScalarType dtype, OptionalInt axis, OptionalInt block_size) {
+  at::AutoDispatchBelowADInplaceOrView below_autograd;  // integers carry no gradient
+  return quantize(x, scale, zero_point, quant_min, quant_max, dtype, axis, block_size);
+}
+
+at::Tensor dequantize_autograd(const at::Tensor& q, const at::Tensor& scale,
+                               const at::Tensor& zero_point, OptionalInt axis,
+                               OptionalInt block_size, std::optional<at::ScalarType> dtype) {
+  if (any_requires_grad({scale})) {
+    return Dequantize::apply(q, scale, zero_point, axis, block_size, dtype);
+  }
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return dequantize(q, scale, zero_point, axis, block_size, dtype);
+}
+
+at::Tensor fake_quantize_autograd(const at::Tensor& x, const at::Tensor& scale,
+                                  const at::Tensor& zero_point, int64_t quant_min,
+                                  int64_t quant_max, OptionalInt axis, OptionalInt block_size) {
+  if (any_requires_grad({x})) {
+    return FakeQuantize::apply(x, scale, zero_point, quant_min, quant_max, axis, block_size);
+  }
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return fake_quantize(x, scale, zero_point, quant_min, quant_max, axis, block_size);
+}
+
+at::Tensor fake_quantize_learned_autograd(const at::Tensor& x, const at::Tensor& scale,
+                                          const at::Tensor& zero_point, int64_t quant_min,
+                                          int64_t quant_max, OptionalInt axis,
+                                          OptionalInt block_size, double grad_factor) {
+  if (any_requires_grad({x, scale, zero_point})) {
+    return FakeQuantizeLearned::apply(x, scale, zero_point, quant_min, quant_max, axis, block_size,
+                                      grad_factor);
+  }
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return fake_quantize_learned(x, scale, zero_point, quant_min, quant_max, axis, block_size,
+                               grad_factor);
+}
+
+std::tuple<at::Tensor, at::Tensor> choose_qparams_autograd(const at::Tensor& x, int64_t quant_min,
+                                                           int64_t quant_max, bool symmetric,
+                                                           OptionalInt axis,
+                                                           OptionalInt block_size) {
+  at::AutoDispatchBelowADInplaceOrView below_autograd;  // a statistic: a constant for autograd
+  return choose_qparams(x, quant_min, quant_max, symmetric, axis, block_size);
+}
+
+at::Tensor fake_quantize_dynamic_autograd(const at::Tensor& x, int64_t quant_min, int64_t quant_max,
+                                          bool symmetric, OptionalInt axis,
+                                          OptionalInt block_size) {
+  if (any_requires_grad({x})) {
+    return FakeQuantizeDynamic::apply(x, quant_min, quant_max, symmetric, axis, block_size);
+  }
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return fake_quantize_dynamic(x, quant_min, quant_max, symmetric, axis, block_size);
+}
+
+at::Tensor fake_quantize_backward_autograd(const at::Tensor& grad, const at::Tensor& x,
+                                           const at::Tensor& scale, const at::Tensor& zero_point,
+                                           int64_t quant_min, int64_t quant_max, OptionalInt axis,
+                                           OptionalInt block_size) {
+  if (any_requires_grad({grad})) {
+    return FakeQuantizeBackward::apply(grad, x, scale, zero_point, quant_min, quant_max, axis,
+                                       block_size);
+  }
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return fake_quantize_backward(grad, x, scale, zero_point, quant_min, quant_max, axis, block_size);
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> fake_quantize_learned_backward_autograd(
+    const at::Tensor& grad, const at::Tensor& x, const at::Tensor& scale,
+    const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max, OptionalInt axis,
+    OptionalInt block_size, double grad_factor) {
+  if (any_requires_grad({grad, x, scale, zero_point})) {
+    const variable_list result = FakeQuantizeLearnedBackward::apply(
+        grad, x, scale, zero_point, quant_min, quant_max, axis, block_size, grad_factor);
+    return {result[0], result[1], result[2]};
+  }
+  at::AutoDispatchBelowADInplaceOrView below_autograd;
+  return fake_quantize_learned_backward(grad, x, scale, zero_point, quant_min, quant_max, axis,
+                                        block_size, grad_factor);
+}
+
+TORCH_LIBRARY_IMPL(qcdq, Autograd, m) {
+  m.impl("quantize", TORCH_FN(quantize_autograd));
+  m.impl("dequantize", TORCH_FN(dequantize_autograd));
+  m.impl("fake_quantize", TORCH_FN(fake_quantize_autograd));
+  m.impl("fake_quantize_learned", TORCH_FN(fake_quantize_learned_autograd));
+  m.impl("choose_qparams", TORCH_FN(choose_qparams_autograd));
+  m.impl("fake_quantize_dynamic", TORCH_FN(fake_quantize_dynamic_autograd));
+  m.impl("fake_quantize_backward", TORCH_FN(fake_quantize_backward_autograd));
+  m.impl("fake_quantize_learned_backward", TORCH_FN(fake_quantize_learned_backward_autograd));
+}
+
+}  // namespace
+}  // namespace qcdq

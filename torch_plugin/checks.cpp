@@ -6,6 +6,7 @@
 #include <c10/core/SymBool.h>
 #include <c10/util/Exception.h>
 
+#include <cmath>
 #include <limits>
 
 namespace qcdq {
@@ -49,13 +50,10 @@ void check_qparam_shape(const char* op, const char* name, const at::Tensor& x,
   }
 }
 
-void check_device(const char* op, const char* name, const at::Tensor& tensor,
-                  const at::Tensor& x) {
+void check_device(const char* op, const char* name, const at::Tensor& tensor, const at::Tensor& x) {
   TORCH_CHECK_VALUE(tensor.device() == x.device(), "qcdq::", op, ": ", name, " is on ",
                     tensor.device(), ", expected ", x.device(), ", the device of the input");
 }
-
-}  // namespace
 
 Granularity check_granularity(const char* op, const at::Tensor& x, std::optional<int64_t> axis,
                               std::optional<int64_t> block_size) {
@@ -70,16 +68,15 @@ Granularity check_granularity(const char* op, const at::Tensor& x, std::optional
   TORCH_CHECK_VALUE(*axis >= -rank && *axis < rank, "qcdq::", op, ": axis is ", *axis,
                     ", expected a value in [", -rank, ", ", rank - 1, "] for an input of ", rank,
                     " dimensions");
-  TORCH_CHECK_VALUE(!block_size || *block_size > 0, "qcdq::", op, ": block_size is ",
-                    block_size.value_or(0), ", expected a value > 0");
+  TORCH_CHECK_VALUE(!block_size || (*block_size > 0 && *block_size <= kHighestCode), "qcdq::", op,
+                    ": block_size is ", block_size.value_or(0), ", expected a value in [1, ",
+                    kHighestCode, "]");
   return {*axis < 0 ? *axis + rank : *axis, block_size};
 }
 
 void check_float_input(const char* op, const at::Tensor& x) {
   TORCH_CHECK_VALUE(is_float_type(x.scalar_type()), "qcdq::", op, ": x is ", x.scalar_type(),
                     ", expected Float, Half, BFloat16 or Double");
-  TORCH_CHECK_VALUE(x.layout() == at::kStrided, "qcdq::", op, ": x has layout ", x.layout(),
-                    ", expected Strided");
 }
 
 void check_range(const char* op, int64_t quant_min, int64_t quant_max) {
@@ -96,21 +93,6 @@ void check_storage_type(const char* op, const char* name, at::ScalarType dtype) 
                         dtype == at::kUInt16 || dtype == at::kInt,
                     "qcdq::", op, ": ", name, " is ", dtype,
                     ", expected Char (int8), Byte (uint8), Short (int16), UInt16 or Int (int32)");
-}
-
-CodeRange range_of_storage_type(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kChar:
-      return {-128, 127};
-    case at::kByte:
-      return {0, 255};
-    case at::kShort:
-      return {-32768, 32767};
-    case at::kUInt16:
-      return {0, 65535};
-    default:
-      return {kLowestCode, kHighestCode};
-  }
 }
 
 void check_range_fits(const char* op, at::ScalarType dtype, int64_t quant_min, int64_t quant_max) {
@@ -133,13 +115,90 @@ void check_qparams(const char* op, const at::Tensor& x, at::ScalarType value_typ
   const at::ScalarType zero_point_type = zero_point.scalar_type();
   const bool integral = c10::isIntegralType(zero_point_type, /*includeBool=*/false);
   const bool floating = zero_point_type == at::kFloat || zero_point_type == value_type;
-  TORCH_CHECK_VALUE(integral || (floating_zero_point && floating), "qcdq::", op,
-                    ": zero_point is ", zero_point_type, ", expected an integer type",
+  TORCH_CHECK_VALUE(integral || (floating_zero_point && floating), "qcdq::", op, ": zero_point is ",
+                    zero_point_type, ", expected an integer type",
                     floating_zero_point ? ", Float or the type of x" : "");
   check_device(op, "scale", scale, x);
   check_device(op, "zero_point", zero_point, x);
   check_qparam_shape(op, "scale", x, scale, granularity);
   check_qparam_shape(op, "zero_point", x, zero_point, granularity);
+}
+
+Granularity check_input(const char* op, const at::Tensor& x, int64_t quant_min, int64_t quant_max,
+                        std::optional<int64_t> axis, std::optional<int64_t> block_size) {
+  check_float_input(op, x);
+  check_range(op, quant_min, quant_max);
+  return check_granularity(op, x, axis, block_size);
+}
+
+}  // namespace
+
+CodeRange range_of_storage_type(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kChar:
+      return {-128, 127};
+    case at::kByte:
+      return {0, 255};
+    case at::kShort:
+      return {-32768, 32767};
+    case at::kUInt16:
+      return {0, 65535};
+    default:
+      return {kLowestCode, kHighestCode};
+  }
+}
+
+Granularity check_quantize(const char* op, const at::Tensor& x, const at::Tensor& scale,
+                           const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
+                           at::ScalarType dtype, std::optional<int64_t> axis,
+                           std::optional<int64_t> block_size) {
+  check_storage_type(op, "dtype", dtype);
+  const Granularity granularity =
+      check_fake_quantize(op, x, scale, zero_point, quant_min, quant_max, axis, block_size);
+  check_range_fits(op, dtype, quant_min, quant_max);
+  return granularity;
+}
+
+Granularity check_dequantize(const char* op, const at::Tensor& q, const at::Tensor& scale,
+                             const at::Tensor& zero_point, std::optional<int64_t> axis,
+                             std::optional<int64_t> block_size,
+                             std::optional<at::ScalarType> dtype) {
+  check_storage_type(op, "q", q.scalar_type());
+  const at::ScalarType value_type = dtype.value_or(scale.scalar_type());
+  TORCH_CHECK_VALUE(is_float_type(value_type), "qcdq::", op, ": ", dtype ? "dtype" : "scale",
+                    " is ", value_type, ", expected Float, Half, BFloat16 or Double");
+  const Granularity granularity = check_granularity(op, q, axis, block_size);
+  check_qparams(op, q, value_type, scale, zero_point, granularity, false);
+  return granularity;
+}
+
+Granularity check_fake_quantize(const char* op, const at::Tensor& x, const at::Tensor& scale,
+                                const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
+                                std::optional<int64_t> axis, std::optional<int64_t> block_size) {
+  const Granularity granularity = check_input(op, x, quant_min, quant_max, axis, block_size);
+  check_qparams(op, x, x.scalar_type(), scale, zero_point, granularity, false);
+  return granularity;
+}
+
+Granularity check_learned(const char* op, const at::Tensor& x, const at::Tensor& scale,
+                          const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
+                          std::optional<int64_t> axis, std::optional<int64_t> block_size,
+                          double grad_factor) {
+  const Granularity granularity = check_input(op, x, quant_min, quant_max, axis, block_size);
+  check_qparams(op, x, x.scalar_type(), scale, zero_point, granularity, true);
+  TORCH_CHECK_VALUE(std::isfinite(grad_factor), "qcdq::", op, ": grad_factor is ", grad_factor,
+                    ", expected a finite value");
+  return granularity;
+}
+
+Granularity check_choose(const char* op, const at::Tensor& x, int64_t quant_min, int64_t quant_max,
+                         bool symmetric, std::optional<int64_t> axis,
+                         std::optional<int64_t> block_size) {
+  const Granularity granularity = check_input(op, x, quant_min, quant_max, axis, block_size);
+  TORCH_CHECK_VALUE(!symmetric || (quant_min <= 0 && quant_max > 0), "qcdq::", op,
+                    ": symmetric is True with quant_min ", quant_min, " and quant_max ", quant_max,
+                    ", expected quant_min <= 0 < quant_max");
+  return granularity;
 }
 
 void check_grad(const char* op, const at::Tensor& grad, const at::Tensor& x) {
@@ -153,12 +212,6 @@ void check_grad(const char* op, const at::Tensor& grad, const at::Tensor& x) {
                       "qcdq::", op, ": grad has shape ", grad.sym_sizes(), ", expected ",
                       x.sym_sizes(), ", the shape of x");
   }
-}
-
-void check_symmetric(const char* op, bool symmetric, int64_t quant_min, int64_t quant_max) {
-  TORCH_CHECK_VALUE(!symmetric || (quant_min <= 0 && quant_max > 0), "qcdq::", op,
-                    ": symmetric is True with quant_min ", quant_min, " and quant_max ", quant_max,
-                    ", expected quant_min <= 0 < quant_max");
 }
 
 c10::SymDimVector qparams_shape(const at::Tensor& x, const Granularity& granularity) {

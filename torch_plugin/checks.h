@@ -15,19 +15,6 @@ struct Granularity {
   std::optional<int64_t> block_size;  // > 0, only with an axis
 };
 
-/// Each check throws c10::ValueError "qcdq::<op>: <argument> ..." where it fails.
-Granularity check_granularity(const char* op, const at::Tensor& x, std::optional<int64_t> axis,
-                              std::optional<int64_t> block_size);
-
-/// x is f32, f16, bf16 or f64.
-void check_float_input(const char* op, const at::Tensor& x);
-
-/// quant_min < quant_max, both within int32.
-void check_range(const char* op, int64_t quant_min, int64_t quant_max);
-
-/// dtype is int8, uint8, int16, uint16 or int32; `name` is the argument that it comes from.
-void check_storage_type(const char* op, const char* name, at::ScalarType dtype);
-
 /// The codes that a storage type holds.
 struct CodeRange {
   int64_t lowest;
@@ -35,20 +22,30 @@ struct CodeRange {
 };
 CodeRange range_of_storage_type(at::ScalarType dtype);
 
-/// The storage type holds [quant_min, quant_max].
-void check_range_fits(const char* op, at::ScalarType dtype, int64_t quant_min, int64_t quant_max);
-
-/// scale and zero_point: types (zero_point floating only where floating_zero_point is set), device,
-/// and the shape that the granularity asks of them. value_type is the type of the float side.
-void check_qparams(const char* op, const at::Tensor& x, at::ScalarType value_type,
-                   const at::Tensor& scale, const at::Tensor& zero_point,
-                   const Granularity& granularity, bool floating_zero_point = false);
+/// All checks of an op that read no values; each throws c10::ValueError "qcdq::<op>: <argument>
+/// ..." where it fails. `op` is the op's name in messages.
+Granularity check_quantize(const char* op, const at::Tensor& x, const at::Tensor& scale,
+                           const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
+                           at::ScalarType dtype, std::optional<int64_t> axis,
+                           std::optional<int64_t> block_size);
+Granularity check_dequantize(const char* op, const at::Tensor& q, const at::Tensor& scale,
+                             const at::Tensor& zero_point, std::optional<int64_t> axis,
+                             std::optional<int64_t> block_size,
+                             std::optional<at::ScalarType> dtype);
+Granularity check_fake_quantize(const char* op, const at::Tensor& x, const at::Tensor& scale,
+                                const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
+                                std::optional<int64_t> axis, std::optional<int64_t> block_size);
+/// As check_fake_quantize, but zero_point may be floating; grad_factor is finite.
+Granularity check_learned(const char* op, const at::Tensor& x, const at::Tensor& scale,
+                          const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
+                          std::optional<int64_t> axis, std::optional<int64_t> block_size,
+                          double grad_factor);
+Granularity check_choose(const char* op, const at::Tensor& x, int64_t quant_min, int64_t quant_max,
+                         bool symmetric, std::optional<int64_t> axis,
+                         std::optional<int64_t> block_size);
 
 /// grad matches x in shape, type and device.
 void check_grad(const char* op, const at::Tensor& grad, const at::Tensor& x);
-
-/// symmetric needs quant_min <= 0 < quant_max.
-void check_symmetric(const char* op, bool symmetric, int64_t quant_min, int64_t quant_max);
 
 /// The shape of scale and zero_point for x.
 c10::SymDimVector qparams_shape(const at::Tensor& x, const Granularity& granularity);

@@ -56,9 +56,9 @@ c10::TypedOperatorHandle<Signature> find_op(const char* name) {
 at::Tensor quantize(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& zero_point,
                     int64_t quant_min, int64_t quant_max, at::ScalarType dtype,
                     std::optional<int64_t> axis, std::optional<int64_t> block_size) {
-  using Signature = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
-                               int64_t, at::ScalarType, std::optional<int64_t>,
-                               std::optional<int64_t>);
+  using Signature =
+      at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t, int64_t,
+                 at::ScalarType, std::optional<int64_t>, std::optional<int64_t>);
   static const auto op = find_op<Signature>("qcdq::quantize");
   return op.call(x, scale, zero_point, quant_min, quant_max, dtype, axis, block_size);
 }
@@ -73,9 +73,9 @@ at::Tensor dequantize(const at::Tensor& q, const at::Tensor& scale, const at::Te
   return op.call(q, scale, zero_point, axis, block_size, dtype);
 }
 
-at::Tensor fake_quantize(const at::Tensor& x, const at::Tensor& scale,
-                         const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
-                         std::optional<int64_t> axis, std::optional<int64_t> block_size) {
+at::Tensor fake_quantize(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& zero_point,
+                         int64_t quant_min, int64_t quant_max, std::optional<int64_t> axis,
+                         std::optional<int64_t> block_size) {
   using Signature = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
                                int64_t, std::optional<int64_t>, std::optional<int64_t>);
   static const auto op = find_op<Signature>("qcdq::fake_quantize");
@@ -83,12 +83,11 @@ at::Tensor fake_quantize(const at::Tensor& x, const at::Tensor& scale,
 }
 
 at::Tensor fake_quantize_learned(const at::Tensor& x, const at::Tensor& scale,
-                                 const at::Tensor& zero_point, int64_t quant_min,
-                                 int64_t quant_max, std::optional<int64_t> axis,
-                                 std::optional<int64_t> block_size, double grad_factor) {
-  using Signature =
-      at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t, int64_t,
-                 std::optional<int64_t>, std::optional<int64_t>, double);
+                                 const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
+                                 std::optional<int64_t> axis, std::optional<int64_t> block_size,
+                                 double grad_factor) {
+  using Signature = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
+                               int64_t, std::optional<int64_t>, std::optional<int64_t>, double);
   static const auto op = find_op<Signature>("qcdq::fake_quantize_learned");
   return op.call(x, scale, zero_point, quant_min, quant_max, axis, block_size, grad_factor);
 }

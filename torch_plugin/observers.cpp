@@ -1,5 +1,6 @@
-// Statistics behind scales: percentile by kthvalue, minmax per tensor, channel or block, running means.
-// The public contract is include/qcdq/observers.h; modules.cpp builds the quantisers of layers from it.
+// Statistics behind scales: percentile by kthvalue, minmax per tensor, channel or block, running
+// means. The public contract is include/qcdq/observers.h; modules.cpp builds the quantisers of
+// layers from it.
 #include "qcdq/observers.h"
 
 #include <algorithm>
@@ -25,7 +26,8 @@ at::Tensor rounded_up_to_power_of_two(const at::Tensor& scale) {
   at::Tensor power;
   {
     at::NoGradGuard no_grad;
-    const at::Tensor mantissa = std::get<0>(at::frexp(scale));  // in [0.5, 1); 0.5 for a power of two
+    const at::Tensor mantissa =
+        std::get<0>(at::frexp(scale));  // in [0.5, 1); 0.5 for a power of two
     power = scale / mantissa * at::where(mantissa == 0.5, 0.5, 1.0).to(scale.scalar_type());
   }
   return power + (scale - scale.detach());
@@ -55,7 +57,8 @@ at::Tensor reduced(const at::Tensor& x, const QuantSpec& spec, bool largest) {
   } else if (spec.granularity == Granularity::kBlocked) {
     const int64_t axis = checked_axis(x, spec.axis);
     const int64_t blocks = (x.size(axis) + spec.block_size - 1) / spec.block_size;
-    // The zeros that fill up a short last block change neither an absmax nor a range that has to hold 0.
+    // The zeros that fill up a short last block change neither an absmax nor a range that has to
+    // hold 0.
     std::vector<int64_t> padding(2 * (x.dim() - axis), 0);
     padding.back() = blocks * spec.block_size - x.size(axis);
     values = at::constant_pad_nd(values, padding, 0).unflatten(axis, {blocks, spec.block_size});
@@ -93,8 +96,8 @@ std::tuple<at::Tensor, at::Tensor> qparams_from_range(const at::Tensor& low, con
   TORCH_CHECK_VALUE(low.sizes() == high.sizes(), "qparams_from_range: low has shape ", low.sizes(),
                     " and high ", high.sizes(), "; expected the same shape");
   if (spec.is_symmetric) {
-    const at::Tensor scale =
-        finished_scale(at::maximum(low.abs(), high.abs()) / static_cast<double>(spec.divisor()), spec);
+    const at::Tensor scale = finished_scale(
+        at::maximum(low.abs(), high.abs()) / static_cast<double>(spec.divisor()), spec);
     return {scale, at::zeros_like(scale, at::TensorOptions().dtype(at::kInt))};
   }
   const auto steps = static_cast<double>(spec.quant_max() - spec.quant_min());
@@ -113,8 +116,9 @@ ObserverImpl::ObserverImpl(const ObserverOptions& options_) : options(options_) 
       "; expected Scaling::kMinMax or Scaling::kPercentile");
   TORCH_CHECK_VALUE(options.rank > 50 && options.rank <= 100, "Observer: rank = ", options.rank,
                     "; expected more than 50 and at most 100");
-  TORCH_CHECK_VALUE(options.momentum > 0 && options.momentum <= 1, "Observer: momentum = ",
-                    options.momentum, "; expected more than 0 and at most 1");
+  TORCH_CHECK_VALUE(options.momentum > 0 && options.momentum <= 1,
+                    "Observer: momentum = ", options.momentum,
+                    "; expected more than 0 and at most 1");
   ObserverImpl::reset();
 }
 
@@ -145,7 +149,8 @@ void ObserverImpl::observe(const at::Tensor& x) {
   at::NoGradGuard no_grad;
   at::Tensor batch_low, batch_high;
   if (options.statistic == Scaling::kMinMax) {
-    std::tie(batch_low, batch_high) = range_of(x.detach(), QuantSpec{}.symmetric(options.symmetric));
+    std::tie(batch_low, batch_high) =
+        range_of(x.detach(), QuantSpec{}.symmetric(options.symmetric));
   } else if (options.symmetric) {
     batch_high = percentile(x.abs(), options.rank);
     batch_low = -batch_high;

@@ -11,7 +11,8 @@
 namespace qcdq {
 namespace {
 
-[[noreturn]] void refuse(const std::string& field, const std::string& value, const std::string& expected) {
+[[noreturn]] void refuse(const std::string& field, const std::string& value,
+                         const std::string& expected) {
   throw std::invalid_argument("QuantSpec: " + field + " = " + value + "; expected " + expected);
 }
 
@@ -120,9 +121,7 @@ int64_t QuantSpec::quant_min() const {
   return -(int64_t{1} << (bits - 1)) + (is_narrow ? 1 : 0);
 }
 
-int64_t QuantSpec::quant_max() const {
-  return (int64_t{1} << (is_signed ? bits - 1 : bits)) - 1;
-}
+int64_t QuantSpec::quant_max() const { return (int64_t{1} << (is_signed ? bits - 1 : bits)) - 1; }
 
 int64_t QuantSpec::divisor() const { return is_signed ? -quant_min() : quant_max(); }
 
@@ -131,7 +130,8 @@ void QuantSpec::check() const {
   if (is_signed && bits == 1) {
     refuse("bits", "1 (signed)", "2 or more for a signed range, or unsigned 1 bit: uint1()");
   }
-  if (!is_signed && bits == 32) refuse("bits", "32 (unsigned)", "31 or fewer for an unsigned range");
+  if (!is_signed && bits == 32)
+    refuse("bits", "32 (unsigned)", "31 or fewer for an unsigned range");
   if (is_narrow && !is_signed) refuse("narrow", "true (unsigned)", "a signed range");
   if (granularity < Granularity::kPerTensor || granularity > Granularity::kBlocked) {
     refuse("granularity", std::to_string(static_cast<int64_t>(granularity)), "0, 1 or 2");
@@ -146,7 +146,8 @@ void QuantSpec::check() const {
     if (!(static_cast<float>(fixed_scale) > 0) || !std::isfinite(static_cast<float>(fixed_scale))) {
       refuse("fixed scale", number(fixed_scale), "a finite float32 number > 0");
     }
-    if (!is_symmetric) refuse("symmetric", "false (fixed scale)", "true: a fixed scale has zero point 0");
+    if (!is_symmetric)
+      refuse("symmetric", "false (fixed scale)", "true: a fixed scale has zero point 0");
   }
   if (!(percentile_rank > 50 && percentile_rank <= 100)) {
     refuse("percentile", number(percentile_rank), "more than 50 and at most 100");
@@ -169,7 +170,8 @@ std::string QuantSpec::to_string() const {
   }
   if (is_power_of_two) out << " power_of_two";
   if (percentile_rank != plain.percentile_rank) out << " rank(" << percentile_rank << ")";
-  if (statistics_steps != plain.statistics_steps) out << " collect_steps(" << statistics_steps << ")";
+  if (statistics_steps != plain.statistics_steps)
+    out << " collect_steps(" << statistics_steps << ")";
   return out.str();
 }
 
@@ -208,7 +210,9 @@ QuantSpec QuantSpec::from_integers(const std::vector<int64_t>& fields) {
   return checked(spec);
 }
 
-std::ostream& operator<<(std::ostream& out, const QuantSpec& spec) { return out << spec.to_string(); }
+std::ostream& operator<<(std::ostream& out, const QuantSpec& spec) {
+  return out << spec.to_string();
+}
 
 QuantSpec intn(int64_t bits) {
   QuantSpec spec;

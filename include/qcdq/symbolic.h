@@ -153,6 +153,8 @@ class QCDQ_API GraphBuilder {
   /// The constant behind a value, or nullptr where it is computed at run time.
   const TensorData* constant_data(const Value& value) const;
 
+  State& state() const { return state_; }  // opaque outside qcdq
+
  private:
   State& state_;
 };
@@ -211,6 +213,8 @@ class QCDQ_API NodeArgs {
   [[noreturn]] void unsupported(std::string_view argument, std::string value, std::string reason,
                                 std::string hint = "") const;
 
+  State& state() const { return state_; }  // opaque outside qcdq
+
  private:
   State& state_;
 };
@@ -230,6 +234,9 @@ struct Symbolic {
 /// Adds rows at run time; they win over qcdq's own. Call it from your library
 /// (QCDQ_REGISTER_SYMBOLICS does so when it is loaded).
 QCDQ_API void register_symbolics(std::initializer_list<Symbolic> rows);
+
+/// Every row, user rows first, then qcdq's own in the order of the tables.
+QCDQ_API std::vector<Symbolic> all_symbolics();
 
 #define QCDQ_REGISTER_SYMBOLICS(...)                 \
   static const bool qcdq_symbolics_registered = [] { \

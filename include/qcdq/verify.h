@@ -23,11 +23,11 @@ namespace qcdq {
 QCDQ_API std::string find_onnxruntime(const std::string& ort = "");
 
 struct OrtOptions {
-  std::string library;   // "" = find_onnxruntime()
-  bool optimize = true;  // ORT_ENABLE_ALL, or ORT_DISABLE_ALL
+  std::string library = {};  // "" = find_onnxruntime()
+  bool optimize = true;      // ORT_ENABLE_ALL, or ORT_DISABLE_ALL
   int threads = 1;
-  std::string optimized_model_path;  // where ORT writes its optimised graph; "" = nowhere
-  std::vector<std::pair<std::string, std::string>> config;  // session config entries
+  std::string optimized_model_path = {};  // where ORT writes its optimised graph; "" = nowhere
+  std::vector<std::pair<std::string, std::string>> config = {};  // session config entries
 };
 
 /// An ONNX model in an ORT session on the CPU.
@@ -54,7 +54,7 @@ class QCDQ_API OrtModel {
 enum class Optimization { kOff, kAll, kBoth };
 
 struct VerifyOptions {
-  std::string ort;  // see find_onnxruntime
+  std::string ort = {};  // see find_onnxruntime
   Optimization optimization = Optimization::kBoth;
   bool codes = true;        // compare the codes of each QuantizeLinear
   double tolerance = 1e-4;  // largest relative difference, max|a-b| / max|a|
@@ -76,7 +76,7 @@ struct CodeDifference {
   int64_t max_steps = 0;  // largest difference in codes
 };
 
-struct VerifyReport {
+struct QCDQ_API VerifyReport {
   std::string ort_version;
   std::vector<OutputDifference> outputs;
   std::vector<CodeDifference> codes;

@@ -1,0 +1,257 @@
+// TorchScript as a source: loading a .pt file with one-line errors, and a method of a loaded module
+// as a Program. module_graph.cpp does what a traced C++ module needs too.
+#include <caffe2/serialize/inline_container.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/csrc/jit/serialization/import.h>
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <stdexcept>
+#include <utility>
+
+#include "symbolic/program.h"
+#include "symbolic/run_node.h"
+#include "symbolic/source/module_graph.h"
+
+namespace qcdq {
+namespace {
+
+[[noreturn]] void fail(const std::string& message) { throw std::runtime_error(message); }
+
+constexpr const char* kNotTorchScript = "not TorchScript; save it with torch.jit.save";
+
+/// Says what a file is that is no TorchScript archive; returns where it looks like one.
+void check_archive(const std::string& path) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (!std::filesystem::exists(status)) fail(path + ": no such file");
+  if (std::filesystem::is_directory(status)) fail(path + ": is a directory, expected a .pt file");
+  std::ifstream file(path, std::ios::binary);
+  if (!file) fail(path + ": can't be read");
+  char magic[4] = {};
+  file.read(magic, sizeof magic);
+  if (file.gcount() == 0) fail(path + ": the file is empty");
+  // torch.save wrote bare pickles before 1.6: protocol 2 starts with 0x80 0x02.
+  if (magic[0] == '\x80') fail(path + ": a pickled module or state dict, " + kNotTorchScript);
+  if (file.gcount() < 4 || magic[0] != 'P' || magic[1] != 'K') {
+    fail(path + ": not a zip archive, " + kNotTorchScript);
+  }
+  std::vector<std::string> records;
+  try {
+    caffe2::serialize::PyTorchStreamReader reader(path);
+    records = reader.getAllRecords();
+  } catch (const std::exception&) {
+    fail(path + ": the zip archive is truncated or damaged");
+  }
+  const auto holds = [&](auto&& matches) {
+    return std::any_of(records.begin(), records.end(), matches);
+  };
+  const bool code = holds([](const std::string& name) { return name.starts_with("code/"); });
+  const bool old = holds([](const std::string& name) { return name == "model.json"; });
+  if (code || old) return;
+  if (holds([](const std::string& name) {
+        return name == "archive_format" || name.ends_with("models/model.json") ||
+               name.ends_with("serialized_exported_program.json");
+      })) {
+    fail(path + ": a torch.export archive (.pt2), " + kNotTorchScript);
+  }
+  if (holds([](const std::string& name) { return name == "data.pkl"; })) {
+    fail(path + ": a pickled module or state dict, " + kNotTorchScript);
+  }
+  fail(path + ": a zip archive without TorchScript code, " + kNotTorchScript);
+}
+
+std::string text_of(const c10::IValue& value) {
+  std::ostringstream text;
+  text << value;
+  return text.str();
+}
+
+/// The name after `phrase` in a message: letters, digits, '_', ':' and '.'.
+std::string name_after(const std::string& message, const std::string& phrase) {
+  const size_t found = message.find(phrase);
+  if (found == std::string::npos) return "";
+  size_t begin = found + phrase.size();
+  while (begin < message.size() && (message[begin] == ' ' || message[begin] == '\'')) ++begin;
+  size_t end = begin;
+  while (end < message.size() &&
+         (std::isalnum(static_cast<unsigned char>(message[end])) != 0 || message[end] == '_' ||
+          message[end] == ':' || message[end] == '.')) {
+    ++end;
+  }
+  while (end > begin && (message[end - 1] == '.' || message[end - 1] == ':')) --end;
+  return message.substr(begin, end - begin);
+}
+
+std::string describe_load_error(const std::exception& error) {
+  const auto* c10_error = dynamic_cast<const c10::Error*>(&error);
+  const std::string text = c10_error ? c10_error->what_without_backtrace() : error.what();
+  std::string name = name_after(text, "Unknown builtin op:");
+  if (name.empty()) name = name_after(text, "Unknown type name");
+  if (name.empty()) return first_line(error);
+  if (name.starts_with("qcdq::")) return name + " is not registered: load libqcdq_ops.so first";
+  return name +
+         " is not registered: load the library that defines it first (qcdq export --plugin LIB.so)";
+}
+
+/// Eval mode for as long as it lives; each submodule then gets its own mode back.
+class EvalMode {
+ public:
+  explicit EvalMode(const torch::jit::Module& module) {
+    for (torch::jit::Module one : module.modules()) {
+      if (!one.hasattr("training")) continue;
+      modes_.emplace_back(one, one.is_training());
+      one.setattr("training", false);
+    }
+  }
+  EvalMode(const EvalMode&) = delete;
+  EvalMode& operator=(const EvalMode&) = delete;
+  ~EvalMode() {
+    for (auto& [module, training] : modes_) module.setattr("training", training);
+  }
+
+ private:
+  std::vector<std::pair<torch::jit::Module, bool>> modes_;
+};
+
+std::string signature(const c10::FunctionSchema& schema) {
+  std::string names;
+  for (size_t i = 1; i < schema.arguments().size(); ++i) {
+    const c10::Argument& argument = schema.arguments()[i];
+    names += (names.empty() ? "" : ", ") + plain_name(argument.name());
+    if (argument.default_value()) names += "=" + text_of(*argument.default_value());
+  }
+  return schema.name() + "(" + names + ")";
+}
+
+/// One value per argument: those given, then defaults.
+std::vector<c10::IValue> complete_arguments(const c10::FunctionSchema& schema,
+                                            const std::vector<c10::IValue>& given) {
+  const auto& arguments = schema.arguments();
+  const size_t count = arguments.size() - 1;
+  if (given.size() > count) {
+    fail(signature(schema) + " takes " + std::to_string(count) + " inputs, got " +
+         std::to_string(given.size()));
+  }
+  std::vector<c10::IValue> values;
+  for (size_t i = 0; i < count; ++i) {
+    const c10::Argument& argument = arguments[i + 1];
+    const std::string name = plain_name(argument.name());
+    if (i >= given.size()) {
+      if (!argument.default_value()) {
+        fail(signature(schema) + ": input '" + name + "' has no default and was not given");
+      }
+      values.push_back(*argument.default_value());
+      continue;
+    }
+    if (!given[i].type()->isSubtypeOf(*argument.type())) {
+      fail(signature(schema) + ": input '" + name + "' is a " + given[i].type()->repr_str() +
+           ", expected " + argument.type()->repr_str());
+    }
+    if (given[i].isTensor() && !given[i].toTensor().defined()) {
+      fail(signature(schema) + ": input '" + name + "' is an undefined tensor");
+    }
+    values.push_back(given[i]);
+  }
+  return values;
+}
+
+void check_names(const std::vector<std::string>& names, const char* what) {
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (names[i].empty())
+      fail(std::string(what) + " names: name " + std::to_string(i) + " is empty");
+    if (std::find(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(i), names[i]) !=
+        names.begin() + static_cast<std::ptrdiff_t>(i)) {
+      fail(std::string(what) + " names: '" + names[i] + "' is given twice");
+    }
+  }
+}
+
+}  // namespace
+
+torch::jit::Module load_torchscript(const std::string& path) {
+  check_archive(path);
+  try {
+    torch::jit::Module module = torch::jit::load(path, at::kCPU);
+    module.eval();
+    return module;
+  } catch (const std::exception& error) {
+    fail(path + ": " + describe_load_error(error));
+  }
+}
+
+Program program_from_torchscript(const torch::jit::Module& module,
+                                 const std::vector<c10::IValue>& inputs,
+                                 const ExportOptions& options) {
+  const auto method = module.find_method(options.method);
+  if (!method) {
+    std::string names;
+    for (const auto& one : module.get_methods()) names += (names.empty() ? "" : ", ") + one.name();
+    fail("the module has no method '" + options.method + "' (it has " + names + ")");
+  }
+  const c10::FunctionSchema& schema = method->function().getSchema();
+  const std::vector<c10::IValue> values = complete_arguments(schema, inputs);
+
+  Program program;
+  program.parameter_paths = parameter_paths(module);
+  program.output_names = options.output_names;
+  program.owner = std::make_shared<torch::jit::Module>(module);
+  program.graph = method->graph()->copy();
+  bind_module(program.graph, module);
+
+  // Tensors that were given stay inputs; all else is a constant of the exported model.
+  std::vector<bool> is_input(values.size());
+  std::vector<std::string> names;
+  for (size_t i = 0; i < values.size(); ++i) {
+    is_input[i] = i < inputs.size() && values[i].isTensor();
+    const std::string name = plain_name(schema.arguments()[i + 1].name());
+    if (is_input[i]) {
+      const bool taken = std::find(names.begin(), names.end(), name) != names.end();
+      names.push_back(taken ? name + "_" + std::to_string(i) : name);
+      continue;
+    }
+    if (values[i].isTensorList() || (values[i].isTuple() && !flatten_result(values[i]).empty())) {
+      fail("input '" + name + "' holds several tensors: pass each one as an argument of its own");
+    }
+    if (i < inputs.size()) {
+      program.notes.push_back("input '" + name + "' is no tensor: fixed to " + text_of(values[i]));
+    }
+  }
+  if (!options.input_names.empty()) {
+    if (options.input_names.size() != names.size()) {
+      fail("input names: " + std::to_string(options.input_names.size()) + " given, the model has " +
+           std::to_string(names.size()) + " tensor inputs");
+    }
+    names = options.input_names;
+  }
+  check_names(names, "input");
+  check_names(options.output_names, "output");
+  for (size_t i = values.size(); i-- > 0;) {
+    if (!is_input[i]) bind_input(*program.graph, i, values[i]);
+  }
+  size_t next = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (is_input[i]) program.inputs.push_back({names[next++], {values[i]}, {}});
+  }
+  apply_dynamic_axes(program.inputs, options.dynamic_axes);
+
+  program.reference = [module, name = options.method, values,
+                       is_input](const std::vector<c10::IValue>& tensors) {
+    std::vector<c10::IValue> arguments = values;
+    size_t given = 0;
+    for (size_t i = 0; i < arguments.size(); ++i) {
+      if (is_input[i]) arguments[i] = tensors.at(given++);
+    }
+    const EvalMode eval(module);
+    const at::NoGradGuard no_grad;
+    // The profiling executor's first runs cost far more than the plain interpreter's.
+    const torch::jit::GraphOptimizerEnabledGuard plain(false);
+    return flatten_result(module.get_method(name)(arguments));
+  };
+  return program;
+}
+
+}  // namespace qcdq

@@ -1,0 +1,125 @@
+// Every case of tests/symbolic/cases/*.txt: the ONNX text is as written there, onnx's checker
+// accepts the graph, and ONNX Runtime computes what torch computes, at the second size of dynamic
+// axes too. QCDQ_UPDATE_CASES=1 writes the files anew: read the difference before you keep it.
+#include <gtest/gtest.h>
+#include <torch/script.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "qcdq/verify.h"
+#include "symbolic/convert.h"
+#include "symbolic/onnx_graph.h"
+#include "symbolic/phases.h"
+#include "tests/symbolic/case_file.h"
+
+namespace qcdq::testing {
+namespace {
+
+bool updating() { return std::getenv("QCDQ_UPDATE_CASES") != nullptr; }
+
+std::vector<std::filesystem::path> case_paths() {
+  std::vector<std::filesystem::path> paths;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::filesystem::path(QCDQ_TEST_DIR) / "cases")) {
+    if (entry.path().extension() == ".txt") paths.push_back(entry.path());
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+// ORT is not needed to build qcdq: without it the numbers are not compared, and the test says so.
+bool have_ort() {
+  static const bool found = [] {
+    try {
+      return !find_onnxruntime().empty();
+    } catch (const std::exception& error) {
+      std::cerr << "numbers are not compared: " << error.what() << "\n";
+      return false;
+    }
+  }();
+  return found;
+}
+
+void expect_same_numbers(const at::Tensor& torch_value, const at::Tensor& ort_value,
+                         const std::string& where) {
+  ASSERT_EQ(torch_value.sizes(), ort_value.sizes()) << where;
+  ASSERT_EQ(torch_value.scalar_type(), ort_value.scalar_type()) << where;
+  if (!torch_value.is_floating_point()) {
+    EXPECT_TRUE(at::equal(torch_value, ort_value)) << where;
+    return;
+  }
+  const double tolerance = torch_value.scalar_type() == at::kHalf ? 2e-3 : 2e-5;
+  EXPECT_TRUE(at::allclose(torch_value.to(at::kDouble), ort_value.to(at::kDouble), tolerance,
+                           tolerance, true))
+      << where << "\ntorch " << torch_value << "\nORT " << ort_value;
+}
+
+void expect_ort_agrees(const OnnxGraph& graph, const Program& program) {
+  const std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("qcdq_case_" + std::to_string(getpid()) + ".onnx");
+  write_model(graph, path.string(), ExternalDataMode::kNever);
+  std::optional<OrtModel> model;
+  try {
+    model.emplace(path.string(), OrtOptions{.library = "",
+                                            .optimize = false,
+                                            .threads = 1,
+                                            .optimized_model_path = "",
+                                            .config = {}});
+  } catch (const std::exception& error) {
+    std::filesystem::remove(path);
+    FAIL() << error.what();
+  }
+  std::filesystem::remove(path);
+  for (size_t run = 0; run < 2; ++run) {
+    std::vector<c10::IValue> values;
+    std::vector<at::Tensor> tensors;
+    for (const ProgramInput& input : program.inputs) values.push_back(input.examples.at(run));
+    for (const c10::IValue& value : values) tensors.push_back(value.toTensor());
+    const std::vector<at::Tensor> expected = program.reference(values);
+    const std::vector<at::Tensor> got = model->run(tensors);
+    ASSERT_EQ(expected.size(), got.size());
+    for (size_t i = 0; i < got.size(); ++i) {
+      expect_same_numbers(expected[i], got[i], graph.outputs[i] + " of run " + std::to_string(run));
+    }
+  }
+}
+
+std::string indented_once(const std::string& message) {
+  std::string text;
+  for (char c : message) text += c == '\n' ? std::string("\n  ") : std::string(1, c);
+  return text;
+}
+
+class Cases : public ::testing::TestWithParam<std::filesystem::path> {};
+
+TEST_P(Cases, ConvertCheckAndRun) {
+  CaseFile file = read_cases(GetParam());
+  ASSERT_FALSE(file.cases.empty());
+  for (Case& one : file.cases) {
+    SCOPED_TRACE(file.path.filename().string() + ": " + one.name);
+    std::string got;
+    try {
+      Program program = program_of(one);
+      record(program);
+      const OnnxGraph graph = convert(program, one.opset, {});
+      got = to_text(graph);
+      check_model(graph);
+      if (have_ort()) expect_ort_agrees(graph, program);
+    } catch (const UnsupportedOp& refusal) {
+      got = "refused: " + indented_once(refusal.what()) + "\n";
+    } catch (const std::exception& error) {
+      ADD_FAILURE() << error.what() << "\n" << got;
+      continue;
+    }
+    if (!updating()) EXPECT_EQ(one.expected, got);
+    one.expected = got;
+  }
+  if (updating()) write_cases(file);
+}
+
+INSTANTIATE_TEST_SUITE_P(Files, Cases, ::testing::ValuesIn(case_paths()),
+                         [](const auto& info) { return info.param.stem().string(); });
+
+}  // namespace
+}  // namespace qcdq::testing

@@ -207,17 +207,17 @@ Extremes<T> find_extremes(const T* x, const ParamLayout::Elements& elements) {
   template void quantize_run<T, Code>(const T*, Code*, int64_t, const RunParams<T>&); \
   template void dequantize_run<T, Code>(const Code*, T*, int64_t, const RunParams<T>&);
 
-#define QCDQ_INSTANTIATE(T)                                                                    \
-  QCDQ_INSTANTIATE_CODE(T, int8_t)                                                             \
-  QCDQ_INSTANTIATE_CODE(T, uint8_t)                                                            \
-  QCDQ_INSTANTIATE_CODE(T, int16_t)                                                            \
-  QCDQ_INSTANTIATE_CODE(T, uint16_t)                                                           \
-  QCDQ_INSTANTIATE_CODE(T, int32_t)                                                            \
-  template void fake_quantize_run<T>(const T*, T*, int64_t, const RunParams<T>&);              \
-  template void fake_quantize_backward_run<T>(const T*, const T*, T*, int64_t,                 \
-                                              const RunParams<T>&);                            \
-  template LearnedSums learned_sums<T>(const T*, const T*, const ParamLayout::Elements&,       \
-                                       const RunParams<T>&);                                   \
+#define QCDQ_INSTANTIATE(T)                                                              \
+  QCDQ_INSTANTIATE_CODE(T, int8_t)                                                       \
+  QCDQ_INSTANTIATE_CODE(T, uint8_t)                                                      \
+  QCDQ_INSTANTIATE_CODE(T, int16_t)                                                      \
+  QCDQ_INSTANTIATE_CODE(T, uint16_t)                                                     \
+  QCDQ_INSTANTIATE_CODE(T, int32_t)                                                      \
+  template void fake_quantize_run<T>(const T*, T*, int64_t, const RunParams<T>&);        \
+  template void fake_quantize_backward_run<T>(const T*, const T*, T*, int64_t,           \
+                                              const RunParams<T>&);                      \
+  template LearnedSums learned_sums<T>(const T*, const T*, const ParamLayout::Elements&, \
+                                       const RunParams<T>&);                             \
   template Extremes<T> find_extremes<T>(const T*, const ParamLayout::Elements&);
 
 QCDQ_INSTANTIATE(float)

@@ -1,6 +1,6 @@
-// Torch-free CPU loops over raw pointers: every op of one run of elements, by include/qcdq/affine.h.
-// Called by torch_plugin/cpu_ops.cpp, which checks arguments, finds the runs and spreads them over
-// threads. f16 and bf16 arrive here as f32.
+// Torch-free CPU loops over raw pointers: every op of one run of elements, by
+// include/qcdq/affine.h. Called by torch_plugin/cpu_ops.cpp, which checks arguments, finds the runs
+// and spreads them over threads. f16 and bf16 arrive here as f32.
 #pragma once
 
 #include <cstdint>
@@ -98,7 +98,8 @@ struct Extremes {
   T highest;
 };
 
-/// The smallest and largest element, NaN ignored; {0, 0} where nothing is left. 0 is always counted.
+/// The smallest and largest element, NaN ignored; {0, 0} where nothing is left. 0 is always
+/// counted.
 template <typename T>
 Extremes<T> find_extremes(const T* x, const ParamLayout::Elements& elements);
 

@@ -1,0 +1,238 @@
+// Small lowering passes of our own, where upstream has none or its own is faulty; lower.cpp calls
+// them in order. See lower_passes.h for what each does.
+#include "symbolic/lower_passes.h"
+
+#include <ATen/core/jit_type.h>
+#include <torch/csrc/jit/ir/alias_analysis.h>
+#include <torch/csrc/jit/ir/constants.h>
+#include <torch/csrc/jit/runtime/operator.h>
+
+#include <algorithm>
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include "qcdq/symbolic.h"
+#include "symbolic/run_node.h"
+
+namespace qcdq {
+
+using torch::jit::Block;
+using torch::jit::Node;
+using torch::jit::Symbol;
+using JitValue = torch::jit::Value;
+using torch::jit::WithInsertPoint;
+namespace aten = torch::jit::aten;
+namespace prim = torch::jit::prim;
+
+namespace {
+
+/// Visits every node, inner blocks first; `visit` may destroy the node it gets.
+bool for_each_node(Block* block, const std::function<bool(Node*)>& visit) {
+  bool changed = false;
+  for (auto it = block->nodes().begin(); it != block->nodes().end();) {
+    Node* node = *it;
+    ++it;
+    for (Block* inner : node->blocks()) changed |= for_each_node(inner, visit);
+    changed |= visit(node);
+  }
+  return changed;
+}
+
+bool replace_by_constant(Node* node, const c10::IValue& value) {
+  WithInsertPoint guard(node);
+  node->output()->replaceAllUsesWith(node->owningGraph()->insertConstant(value));
+  node->destroy();
+  return true;
+}
+
+bool replace_by(Node* node, JitValue* value) {
+  node->output()->replaceAllUsesWith(value);
+  node->destroy();
+  return true;
+}
+
+bool raises(Block* block) {
+  for (Node* node : block->nodes()) {
+    if (node->kind() == prim::RaiseException) return true;
+  }
+  return false;
+}
+
+bool is_dropout(std::string_view name) {
+  if (name.ends_with('_')) name.remove_suffix(1);
+  return name == "dropout" || name == "feature_dropout" || name == "alpha_dropout" ||
+         name == "feature_alpha_dropout";
+}
+
+/// True or false where the static type decides, -1 where the value does.
+int static_isinstance(const Node& node) {
+  const c10::TypePtr& type = node.input()->type();
+  const auto& wanted = node.tys(torch::jit::attr::types);
+  if (std::any_of(wanted.begin(), wanted.end(),
+                  [&](const c10::TypePtr& one) { return type->isSubtypeOf(*one); })) {
+    return 1;
+  }
+  const bool open =
+      type->kind() == c10::TypeKind::AnyType || type->kind() == c10::TypeKind::OptionalType ||
+      type->kind() == c10::TypeKind::UnionType || type->kind() == c10::TypeKind::NumberType;
+  return open ? -1 : 0;
+}
+
+}  // namespace
+
+bool answer_mode_queries(Block* block) {
+  static const Symbol autocast = Symbol::fromQualString("aten::is_autocast_enabled");
+  static const Symbol autocast_cpu = Symbol::fromQualString("aten::is_autocast_cpu_enabled");
+  static const Symbol grad = Symbol::fromQualString("aten::is_grad_enabled");
+  return for_each_node(block, [](Node* node) {
+    if (node->kind() == autocast || node->kind() == autocast_cpu) {
+      return replace_by_constant(node, true);
+    }
+    if (node->kind() == grad) return replace_by_constant(node, false);
+    return false;
+  });
+}
+
+bool drop_raises(Block* block) {
+  return for_each_node(block, [](Node* node) {
+    if (node->kind() != prim::If || node->input(0)->node()->kind() == prim::Constant) return false;
+    const bool first = raises(node->blocks()[0]);
+    if (first == raises(node->blocks()[1])) return false;
+    WithInsertPoint guard(node);
+    node->replaceInput(0, node->owningGraph()->insertConstant(!first));
+    return true;
+  });
+}
+
+bool remove_dropout(Block* block) {
+  return for_each_node(block, [](Node* node) {
+    if (!node->kind().is_aten() || !is_dropout(node->kind().toUnqualString())) return false;
+    const auto p = torch::jit::toIValue(node->input(1));
+    const auto train = torch::jit::toIValue(node->input(2));
+    const bool identity = (train && train->isBool() && !train->toBool()) ||
+                          (p && p->isDouble() && p->toDouble() == 0);
+    if (!identity) return false;
+    return replace_by(node, node->input(0));
+  });
+}
+
+bool remove_messages(Block* block) {
+  static const Symbol warn = Symbol::fromQualString("aten::warn");
+  return for_each_node(block, [](Node* node) {
+    if (node->kind() != warn && node->kind() != prim::Print) return false;
+    node->destroy();
+    return true;
+  });
+}
+
+bool remove_casts(Block* block) {
+  static const Symbol to_int = Symbol::fromQualString("aten::Int");
+  static const Symbol to_float = Symbol::fromQualString("aten::Float");
+  static const Symbol to_bool = Symbol::fromQualString("aten::Bool");
+  static const Symbol int_implicit = Symbol::fromQualString("aten::IntImplicit");
+  static const Symbol scalar_implicit = Symbol::fromQualString("aten::ScalarImplicit");
+  return for_each_node(block, [](Node* node) {
+    if (node->kind() == prim::isinstance) {
+      const int answer = static_isinstance(*node);
+      return answer >= 0 && replace_by_constant(node, answer == 1);
+    }
+    if (node->kind() == prim::unchecked_cast || node->kind() == prim::unchecked_unwrap_optional ||
+        node->kind() == aten::_unwrap_optional) {
+      const c10::TypePtr& type = node->input()->type();
+      const bool open =
+          type->kind() == c10::TypeKind::OptionalType || type->kind() == c10::TypeKind::AnyType ||
+          type->kind() == c10::TypeKind::UnionType || type->kind() == c10::TypeKind::NoneType;
+      if (open || !type->isSubtypeOf(*node->output()->type())) return false;
+      return replace_by(node, node->input());
+    }
+    const bool scalar = node->kind() == to_int || node->kind() == to_float ||
+                        node->kind() == to_bool || node->kind() == int_implicit ||
+                        node->kind() == scalar_implicit;
+    if (!scalar || node->inputs().size() != 1) return false;
+    JitValue* source = node->input();
+    if (source->node()->kind() == prim::NumToTensor) source = source->node()->input();
+    const bool same = source->type()->kind() == node->output()->type()->kind();
+    return same && replace_by(node, source);
+  });
+}
+
+bool resolve_appends(Block* block) {
+  static const Symbol append = Symbol::fromQualString("aten::append");
+  return for_each_node(block, [](Node* node) {
+    if (node->kind() != append || node->input(0)->node()->kind() != prim::ListConstruct) {
+      return false;
+    }
+    JitValue* list = node->input(0);
+    if (list->node()->owningBlock() != node->owningBlock()) return false;
+    for (const torch::jit::Use& use : list->uses()) {
+      const auto kind = use.user->kind();
+      const bool kept = kind == prim::ListConstruct || kind == prim::TupleConstruct ||
+                        kind == prim::DictConstruct || !use.user->blocks().empty();
+      if (kept || use.user->owningBlock() != node->owningBlock()) return false;
+      // The first write to this state of the list; later ones see the list made below.
+      const c10::FunctionSchema* schema = use.user->maybeSchema();
+      if (schema != nullptr && schema->is_mutable() && use.user->isBefore(node)) return false;
+    }
+    std::vector<JitValue*> elements = list->node()->inputs().vec();
+    elements.push_back(node->input(1));
+    const auto& type = list->type()->expectRef<c10::ListType>();
+    Node* longer = node->owningGraph()->createList(type.getElementType(), elements);
+    longer->copyMetadata(node);
+    longer->insertBefore(node);
+    list->replaceAllUsesAfterNodeWith(node, longer->output());
+    node->output()->replaceAllUsesWith(longer->output());
+    node->destroy();
+    return true;
+  });
+}
+
+bool functionalize_inputs(const GraphPtr& graph) {
+  // One op at a time: the alias analysis is stale after a change. In-place ops on inputs are few.
+  bool changed = false;
+  for (bool found = true; found;) {
+    found = false;
+    torch::jit::AliasDb aliases(graph);
+    for (Node* node : graph->nodes()) {
+      const c10::FunctionSchema* schema = node->maybeSchema();
+      if (schema == nullptr || !schema->is_mutable() || node->outputs().size() != 1) continue;
+      const std::string name = node->kind().toQualString();
+      if (!name.ends_with('_') || name.ends_with("__")) continue;
+      JitValue* self = node->input(0);
+      if (self->node()->kind() != prim::Param || self->node()->owningBlock() != graph->block()) {
+        continue;
+      }
+      bool visible = false;
+      const auto seen_by = [&](JitValue* other) {
+        visible |= other != self && other != node->output() &&
+                   other->type()->kind() == c10::TypeKind::TensorType &&
+                   aliases.mayAlias(self, other);
+      };
+      const auto mark = [&](Node* other) {
+        if (other->isBefore(node)) {
+          for (JitValue* output : other->outputs()) seen_by(output);
+        }
+        return false;
+      };
+      for_each_node(graph->block(), mark);
+      if (visible) continue;
+      Node* functional =
+          graph->create(Symbol::fromQualString(name.substr(0, name.size() - 1)), node->inputs(), 1);
+      functional->copyMetadata(node);
+      if (functional->maybeOperator() == nullptr) {
+        functional->destroy();
+        continue;
+      }
+      functional->insertBefore(node);
+      functional->output()->setType(node->output()->type());
+      self->replaceAllUsesAfterNodeWith(node, functional->output());
+      node->output()->replaceAllUsesWith(functional->output());
+      node->destroy();
+      changed = found = true;
+      break;
+    }
+  }
+  return changed;
+}
+
+}  // namespace qcdq

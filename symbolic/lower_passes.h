@@ -1,0 +1,44 @@
+// The lowering passes that lower.cpp puts in order. Each returns true where it changed the graph,
+// and none folds, merges or moves a fake-quantise op.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+namespace qcdq {
+
+using GraphPtr = std::shared_ptr<torch::jit::Graph>;
+
+/// Some op in the graph writes to one of its inputs.
+bool has_mutation(torch::jit::Block* block);
+
+/// fold_constants.cpp: evaluates nodes whose inputs are all constants, inlines the taken branch of
+/// an If with a constant condition, drops loops that never run. Only deterministic, non-mutating
+/// ops of aten and prim; never a quantise, dequantise or fake-quantise op; tensors only up to
+/// 1 MiB, so that no derived weight takes memory. `paths` (names by data pointer) gets an entry for
+/// each folded tensor that comes from a named one.
+bool fold_constants(const GraphPtr& graph, std::unordered_map<const void*, std::string>& paths);
+
+/// is_autocast_enabled -> true (nn.MultiheadAttention then takes the path made of plain ops),
+/// is_grad_enabled -> false.
+bool answer_mode_queries(torch::jit::Block* block);
+/// An If one of whose branches raises becomes the other branch (upstream's EliminateExceptions does
+/// not terminate where two Ifs share a condition).
+bool drop_raises(torch::jit::Block* block);
+/// Dropout with train=False, or p=0, becomes its input.
+bool remove_dropout(torch::jit::Block* block);
+/// warnings and prints.
+bool remove_messages(torch::jit::Block* block);
+/// Casts of a static type that already holds, and Int/Float/Bool of NumToTensor.
+bool remove_casts(torch::jit::Block* block);
+/// A list that is made and appended to in one block becomes one ListConstruct per state, also
+/// where it is read in between (upstream's RemoveListMutation gives up there).
+bool resolve_appends(torch::jit::Block* block);
+/// In-place ops that no other value can see become functional ones where upstream's
+/// RemoveTensorMutation can't: those on a graph input.
+bool functionalize_inputs(const GraphPtr& graph);
+
+}  // namespace qcdq

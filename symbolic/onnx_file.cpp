@@ -1,0 +1,147 @@
+// Quantisers of an .onnx file and copies of it with more outputs; see onnx_file.h.
+#include "symbolic/onnx_file.h"
+
+#include <fcntl.h>
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl.h>
+#include <onnx/onnx_pb.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <filesystem>
+#include <stdexcept>
+#include <unordered_set>
+
+namespace qcdq {
+
+struct OnnxFile::Model {
+  onnx::ModelProto proto;
+  std::unordered_set<std::string> inputs;
+  std::unordered_set<std::string> initializers;
+};
+
+namespace {
+
+void parse(const std::string& path, onnx::ModelProto& model) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) throw std::runtime_error("cannot open " + path + ": " + std::strerror(errno));
+  google::protobuf::io::FileInputStream file(fd);
+  file.SetCloseOnDelete(true);
+  google::protobuf::io::CodedInputStream coded(&file);
+  coded.SetTotalBytesLimit(INT_MAX);
+  const bool parsed = model.ParseFromCodedStream(&coded) && coded.ConsumedEntireMessage();
+  if (file.GetErrno() != 0) {
+    throw std::runtime_error("cannot read " + path + ": " + std::strerror(file.GetErrno()));
+  }
+  if (!parsed || !model.has_graph() || model.ir_version() == 0) {
+    throw std::runtime_error(path + " is not an ONNX file");
+  }
+}
+
+std::string serialize(const onnx::ModelProto& model) {
+  std::string bytes;
+  if (!model.SerializeToString(&bytes)) throw std::runtime_error("the model does not serialise");
+  return bytes;
+}
+
+bool is_onnx_op(const onnx::NodeProto& node, const char* op) {
+  return node.op_type() == op && (node.domain().empty() || node.domain() == "ai.onnx");
+}
+
+std::string input_or_none(const onnx::NodeProto& node, int index) {
+  return index < node.input_size() ? node.input(index) : std::string();
+}
+
+std::vector<FileQuantizer> find_quantizers(const onnx::GraphProto& graph) {
+  std::unordered_map<std::string, std::vector<const onnx::NodeProto*>> consumers;
+  for (const onnx::NodeProto& node : graph.node()) {
+    for (const std::string& input : node.input()) consumers[input].push_back(&node);
+  }
+  std::vector<FileQuantizer> found;
+  for (const onnx::NodeProto& node : graph.node()) {
+    if (!is_onnx_op(node, "QuantizeLinear")) continue;
+    FileQuantizer q;
+    q.node = node.name().empty() ? "QuantizeLinear of " + node.output(0) : node.name();
+    q.x = node.input(0);
+    q.scale = node.input(1);
+    q.zero_point = input_or_none(node, 2);
+    q.quantized = node.output(0);
+    q.codes = q.quantized;
+    for (const onnx::AttributeProto& attribute : node.attribute()) {
+      if (attribute.name() == "axis") q.axis = attribute.i();
+      if (attribute.name() == "block_size") q.block_size = attribute.i();
+    }
+    const auto& users = consumers[q.quantized];
+    if (users.size() == 1 && is_onnx_op(*users[0], "Clip") && users[0]->input(0) == q.quantized) {
+      q.codes = users[0]->output(0);
+      q.clip_min = input_or_none(*users[0], 1);
+      q.clip_max = input_or_none(*users[0], 2);
+    }
+    found.push_back(std::move(q));
+  }
+  return found;
+}
+
+}  // namespace
+
+OnnxFile::OnnxFile(const std::string& path) : path_(path), model_(std::make_unique<Model>()) {
+  parse(path, model_->proto);
+  const onnx::GraphProto& graph = model_->proto.graph();
+  for (const auto& initializer : graph.initializer()) {
+    model_->initializers.insert(initializer.name());
+  }
+  for (const auto& input : graph.input()) model_->inputs.insert(input.name());
+  for (const auto& output : graph.output()) outputs_.push_back(output.name());
+  quantizers_ = find_quantizers(graph);
+  for (FileQuantizer& q : quantizers_) q.constant = model_->initializers.count(q.x) != 0;
+}
+OnnxFile::~OnnxFile() = default;
+
+std::string OnnxFile::folder() const {
+  const std::filesystem::path parent = std::filesystem::absolute(path_).parent_path();
+  return parent.string();
+}
+
+bool OnnxFile::is_graph_input(const std::string& value) const {
+  return model_->inputs.count(value) != 0 && model_->initializers.count(value) == 0;
+}
+
+std::string OnnxFile::with_outputs(const std::vector<std::string>& values) const {
+  onnx::GraphProto& graph = *model_->proto.mutable_graph();
+  const int own = graph.output_size();
+  std::unordered_set<std::string> present(outputs_.begin(), outputs_.end());
+  for (const std::string& value : values) {
+    if (present.insert(value).second) graph.add_output()->set_name(value);  // ORT infers its type
+  }
+  std::string bytes = serialize(model_->proto);
+  while (graph.output_size() > own) graph.mutable_output()->RemoveLast();
+  return bytes;
+}
+
+std::string OnnxFile::with_scaled_quantizer_inputs(float factor) const {
+  onnx::ModelProto model = model_->proto;
+  onnx::GraphProto& graph = *model.mutable_graph();
+  const std::string name = "qcdq_verify_factor";
+  onnx::TensorProto& tensor = *graph.add_initializer();
+  tensor.set_name(name);
+  tensor.set_data_type(onnx::TensorProto::FLOAT);
+  tensor.add_float_data(factor);
+  google::protobuf::RepeatedPtrField<onnx::NodeProto> nodes;
+  for (onnx::NodeProto& node : *graph.mutable_node()) {
+    if (is_onnx_op(node, "QuantizeLinear") && model_->initializers.count(node.input(0)) == 0) {
+      onnx::NodeProto& scaled = *nodes.Add();
+      scaled.set_op_type("Mul");
+      scaled.add_input(node.input(0));
+      scaled.add_input(name);
+      scaled.add_output(node.output(0) + "/qcdq_verify_scaled");
+      node.set_input(0, scaled.output(0));
+    }
+    *nodes.Add() = node;
+  }
+  graph.mutable_node()->Swap(&nodes);
+  return serialize(model);
+}
+
+}  // namespace qcdq

@@ -1,0 +1,75 @@
+// An .onnx file as verify.cpp needs it: its quantisers, and copies of the model with more outputs.
+// It keeps the protobuf message whole (read.cpp's OnnxGraph would drop what the exporter doesn't
+// know). No torch.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "qcdq/symbolic.h"
+
+namespace qcdq {
+
+/// One QuantizeLinear of the main graph, by the names of its values; "" where there is none.
+struct FileQuantizer {
+  std::string node;  // its name
+  std::string x;     // what is quantised
+  std::string scale;
+  std::string zero_point;
+  std::string quantized;  // the node's own output
+  std::string codes;      // what a DequantizeLinear sees: that output, or a Clip's behind it
+  std::string clip_min;
+  std::string clip_max;
+  int64_t axis = 1;
+  int64_t block_size = 0;
+  bool constant = false;  // x is an initializer: a weight
+};
+
+class OnnxFile {
+ public:
+  /// Throws std::runtime_error where `path` can't be read or is no ONNX file.
+  explicit OnnxFile(const std::string& path);
+  ~OnnxFile();
+  OnnxFile(const OnnxFile&) = delete;
+  OnnxFile& operator=(const OnnxFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  /// The folder in which external data is looked up.
+  std::string folder() const;
+  const std::vector<std::string>& outputs() const { return outputs_; }
+  /// In the order of the graph.
+  const std::vector<FileQuantizer>& quantizers() const { return quantizers_; }
+  bool is_graph_input(const std::string& value) const;
+
+  /// The model's bytes with `values` as further outputs, behind its own.
+  std::string with_outputs(const std::vector<std::string>& values) const;
+  /// The model's bytes, each quantiser's input (weights excepted) multiplied by `factor`.
+  std::string with_scaled_quantizer_inputs(float factor) const;
+
+ private:
+  struct Model;
+  std::string path_;
+  std::unique_ptr<Model> model_;
+  std::vector<std::string> outputs_;
+  std::vector<FileQuantizer> quantizers_;
+};
+
+using NamedTensors = std::unordered_map<std::string, TensorData>;
+
+struct CodeCount {
+  int64_t codes = 0;
+  int64_t differing = 0;
+  int64_t max_steps = 0;
+};
+
+/// The codes that ORT gave for quantiser `q` against quantize_one (qcdq/affine.h) of the
+/// quantiser's own input. `values` holds the tensors of all names in `q`. Throws std::runtime_error
+/// for types that the formula is not defined for.
+CodeCount compare_with_formula(const FileQuantizer& q, const NamedTensors& values);
+
+/// The same codes from two runs. Throws std::runtime_error where type or shape differ.
+CodeCount compare_codes(const TensorData& a, const TensorData& b);
+
+}  // namespace qcdq

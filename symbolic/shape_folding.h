@@ -1,0 +1,26 @@
+// What the recorded shapes decide: size queries, and branches and loops whose conditions don't
+// depend on the inputs' data. record.cpp calls both after its runs.
+#pragma once
+
+#include <torch/csrc/jit/ir/ir.h>
+
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "qcdq/symbolic.h"
+#include "symbolic/interpreter.h"
+
+namespace qcdq {
+
+/// Replaces size, dim, dtype, device and the like by constants where they are static. Returns true
+/// where the graph changed.
+bool fold_shape_queries(torch::jit::Graph& graph,
+                        const std::unordered_map<const torch::jit::Value*, TensorType>& types);
+
+/// Fixes each If to the branch taken, and each loop to its trip count, where all runs agree and
+/// the condition is not derived from the data of an input. Those that depend on the data stay, and
+/// convert refuses them by name. Returns how many were fixed.
+int fix_control_flow(torch::jit::Graph& graph, const std::vector<Run>& runs);
+
+}  // namespace qcdq

@@ -1,0 +1,68 @@
+// ONNX ops whose form changed between opsets (attributes that became inputs), and the questions
+// about ranks and element types that every symbolic function asks. Used by symbolics_*.cpp.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "qcdq/symbolic.h"
+
+namespace qcdq {
+
+using Values = std::vector<Value>;
+
+/// A string as a template argument: `unary<"Relu">`.
+template <size_t N>
+struct OpName {
+  char text[N];
+  constexpr OpName(const char (&name)[N]) {
+    std::copy_n(name, N, text);
+  }  // NOLINT: implicit on purpose
+};
+
+/// The rank of `x`, which is argument `name`; refuses where it is not known.
+int64_t rank_of(const GraphBuilder& graph, const NodeArgs& args, std::string_view name,
+                const Value& x);
+/// The dimensions of `x` (-1: dynamic); refuses where its rank is not known.
+std::vector<int64_t> dims_of(const GraphBuilder& graph, const NodeArgs& args, std::string_view name,
+                             const Value& x);
+/// dim in [0, rank); a 0-d tensor counts as rank 1, as in torch.
+int64_t normalized(int64_t dim, int64_t rank);
+
+/// torch's promotion of two element types of equal standing.
+DType promote(DType a, DType b);
+/// torch's result_type of two tensors: a 0-d tensor only counts where its category (bool < integer
+/// < floating) is higher.
+DType result_type(const GraphBuilder& graph, const Value& a, const Value& b);
+/// torch's result_type of a tensor and a Scalar.
+DType result_type(DType tensor, bool scalar_is_integer);
+
+Value unsqueeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes);
+Value squeeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes);
+/// op: ReduceMean, ReduceSum, ReduceMax, ... Empty axes: all of them.
+Value reduce(GraphBuilder& graph, std::string_view op, const Value& x,
+             const std::vector<int64_t>& axes, bool keepdims);
+/// Bounds that are not given leave that side open.
+Value clip(GraphBuilder& graph, const Value& x, std::optional<double> lowest,
+           std::optional<double> highest);
+/// pads in ONNX order: all begins, then all ends. mode: constant, reflect, edge, wrap.
+Value pad(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& pads,
+          const std::string& mode, double value);
+Values split(GraphBuilder& graph, const Value& x, int64_t axis, const std::vector<int64_t>& sizes);
+/// Reshape to constant dims, of which one may be -1.
+Value reshape(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& dims);
+/// Slices one axis; start and end are 1-element int64 values.
+Value slice(GraphBuilder& graph, const Value& x, int64_t axis, const Value& start, const Value& end,
+            int64_t step);
+Value transpose(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& permutation);
+/// Softmax or LogSoftmax over one axis: before opset 13 ONNX flattened everything behind `axis`
+/// into it.
+Value softmax(GraphBuilder& graph, std::string_view op, const Value& x, int64_t axis, int64_t rank);
+/// A 1-d constant of `count` equal numbers.
+Value filled(GraphBuilder& graph, DType dtype, int64_t count, double value);
+
+}  // namespace qcdq

@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+# Prints what exporting ResNet-18 costs on this machine, one thread: seconds as a process, seconds
+# after load, peak memory against a process that loads the model and runs it once. A measurement,
+# not a test: `.venv/bin/python tests/e2e/measure_resnet18.py [--runs 5] [--model resnet18]`.
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "python")]
+warnings.filterwarnings("ignore")
+
+import torch  # noqa: E402
+
+import models  # noqa: E402
+from conftest import built  # noqa: E402
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def run(*command):
+    """Wall-clock seconds, peak resident bytes and stdout of a process."""
+    with tempfile.TemporaryFile() as out:
+        start = time.perf_counter()
+        process = subprocess.Popen([*map(str, command)], stdout=out, env=ENVIRONMENT)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{command[0]} exited {process.returncode}")
+        out.seek(0)
+        return seconds, usage.ru_maxrss * 1024, out.read().decode()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--model", default="resnet18", choices=models.NAMES)
+    parser.add_argument("--form", default="script", choices=["script", "trace"])
+    parser.add_argument("--baseline", help="program that loads MODEL and runs it once "
+                        "(default: build/bin/qcdq_load_and_run)")  # fmt: skip
+    arguments = parser.parse_args()
+    qcdq = built("QCDQ_BIN", "bin", "qcdq")
+    baseline = arguments.baseline or built("QCDQ_LOAD_AND_RUN", "bin", "qcdq_load_and_run")
+    mib = 2**20
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        model = folder / "model.pt"
+        models.save(
+            models.float_model(arguments.model), model, arguments.form, torch.randn(models.IMAGE)
+        )
+        size = model.stat().st_size
+        export = [qcdq, "export", model, "-o", folder / "model.onnx",
+                  "--input", "x=f32[1,3,224,224]", "--dynamic", "x:0=N", "--json"]  # fmt: skip
+        run(*export)  # warms the page cache
+        seconds, after_load, resident = [], [], []
+        for _ in range(arguments.runs):
+            wall, peak, out = run(*export)
+            seconds.append(wall)
+            resident.append(peak)
+            after_load.append(json.loads(out)["seconds"])
+        loads = [run(baseline, model, "1,3,224,224")[1] for _ in range(arguments.runs)]
+    allowed = statistics.median(loads) + 0.5 * size
+    print(f"{arguments.model}, {arguments.form}, {size / mib:.1f} MiB, median of {arguments.runs}")
+    print(f"export as a process   {statistics.median(seconds):.3f} s (limit 1.5)")
+    print(f"export after load     {statistics.median(after_load):.3f} s (limit 0.5)")
+    print(f"peak memory, export   {statistics.median(resident) / mib:.0f} MiB")
+    print(f"load and run once     {statistics.median(loads) / mib:.0f} MiB")
+    print(f"allowed               {allowed / mib:.0f} MiB (load and run once + 0.5 x the model)")
+
+
+if __name__ == "__main__":
+    main()
