@@ -32,7 +32,7 @@ std::vector<Line> lines(const std::optional<int64_t>& opset) {
   for (const Symbolic& row : all_symbolics()) {
     if (opset && row.since_opset > *opset) continue;
     // A user's rows come last and win.
-    rows[{row.torch_op, row.since_opset}] = row.onnx_op ? row.onnx_op : "composed";
+    rows[{row.torch_op, row.since_opset}] = row.onnx_op ? row.onnx_op : "...";
   }
   std::vector<Line> result;
   for (const auto& [key, onnx_op] : rows) {
@@ -52,13 +52,14 @@ std::string markdown_text(const std::vector<Line>& rows) {
       "# Operators that export\n\n"
       "Written by `qcdq ops --markdown`; a test checks that this page is current.\n\n"
       "Opset is the least one at which the row holds; where an op has several rows, the newest "
-      "that the target opset allows is used. *composed* is an op that becomes several ONNX nodes, "
-      "or one by rules of its arguments. An op without an overload stands for all its overloads. "
-      "What an op can't represent is refused by name at export.\n";
+      "that the target opset allows is used. An op without an overload stands for all its "
+      "overloads. The last column names the ONNX ops that it becomes, by its arguments and the "
+      "opset; Cast, Unsqueeze and Squeeze may stand around them; *no node* is an op that is gone "
+      "in the file. What an op can't represent is refused by name at export.\n";
   for (const auto& [name, group] : by_namespace) {
     text += "\n## " + name + "\n\n| torch op | opset | ONNX |\n|---|---|---|\n";
     for (const Line& row : group) {
-      const std::string onnx = row.onnx_op == "composed" ? "*composed*" : row.onnx_op;
+      const std::string onnx = row.onnx_op == "(no node)" ? "*no node*" : row.onnx_op;
       text +=
           "| `" + row.torch_op + "` | " + std::to_string(row.since_opset) + " | " + onnx + " |\n";
     }

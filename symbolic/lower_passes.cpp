@@ -146,6 +146,10 @@ bool remove_casts(Block* block) {
       if (open || !type->isSubtypeOf(*node->output()->type())) return false;
       return replace_by(node, node->input());
     }
+    if ((node->kind() == aten::__is__ || node->kind() == aten::__isnot__) &&
+        node->input(0) == node->input(1)) {
+      return replace_by_constant(node, node->kind() == aten::__is__);
+    }
     const bool scalar = node->kind() == to_int || node->kind() == to_float ||
                         node->kind() == to_bool || node->kind() == int_implicit ||
                         node->kind() == scalar_implicit;

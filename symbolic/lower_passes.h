@@ -32,7 +32,7 @@ bool drop_raises(torch::jit::Block* block);
 bool remove_dropout(torch::jit::Block* block);
 /// warnings and prints.
 bool remove_messages(torch::jit::Block* block);
-/// Casts of a static type that already holds, and Int/Float/Bool of NumToTensor.
+/// Casts to a static type that already holds, Int/Float/Bool of NumToTensor, and `x is x`.
 bool remove_casts(torch::jit::Block* block);
 /// A list that is made and appended to in one block becomes one ListConstruct per state, also
 /// where it is read in between (upstream's RemoveListMutation gives up there).

@@ -120,6 +120,32 @@ std::string OnnxFile::with_outputs(const std::vector<std::string>& values) const
   return bytes;
 }
 
+std::string OnnxFile::with_given_codes(const NamedTensors& given) const {
+  onnx::ModelProto model = model_->proto;
+  onnx::GraphProto& graph = *model.mutable_graph();
+  std::unordered_map<std::string, std::string> renamed;
+  std::unordered_set<std::string> present(outputs_.begin(), outputs_.end());
+  for (const FileQuantizer& q : quantizers_) {
+    auto found = given.find(q.codes);
+    if (q.constant || found == given.end()) continue;
+    const std::string name = q.codes + "/given";
+    renamed.emplace(q.codes, name);
+    onnx::ValueInfoProto& input = *graph.add_input();
+    input.set_name(name);
+    auto& type = *input.mutable_type()->mutable_tensor_type();
+    type.set_elem_type(static_cast<int32_t>(found->second.dtype));  // DType has ONNX's numbers
+    type.mutable_shape();
+    for (int64_t dim : found->second.dims) type.mutable_shape()->add_dim()->set_dim_value(dim);
+    if (present.insert(q.codes).second) graph.add_output()->set_name(q.codes);
+  }
+  for (onnx::NodeProto& node : *graph.mutable_node()) {
+    for (std::string& input : *node.mutable_input()) {
+      if (auto found = renamed.find(input); found != renamed.end()) input = found->second;
+    }
+  }
+  return serialize(model);
+}
+
 std::string OnnxFile::with_scaled_quantizer_inputs(float factor) const {
   onnx::ModelProto model = model_->proto;
   onnx::GraphProto& graph = *model.mutable_graph();

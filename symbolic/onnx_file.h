@@ -27,6 +27,8 @@ struct FileQuantizer {
   bool constant = false;  // x is an initializer: a weight
 };
 
+using NamedTensors = std::unordered_map<std::string, TensorData>;
+
 class OnnxFile {
  public:
   /// Throws std::runtime_error where `path` can't be read or is no ONNX file.
@@ -45,6 +47,10 @@ class OnnxFile {
 
   /// The model's bytes with `values` as further outputs, behind its own.
   std::string with_outputs(const std::vector<std::string>& values) const;
+  /// The model's bytes, cut behind each quantiser (weights excepted) that `given` has codes of:
+  /// what follows takes them from a further graph input "CODES/given", and the quantiser's own
+  /// codes are an output. The inputs stand behind the model's own, in the order of quantizers().
+  std::string with_given_codes(const NamedTensors& given) const;
   /// The model's bytes, each quantiser's input (weights excepted) multiplied by `factor`.
   std::string with_scaled_quantizer_inputs(float factor) const;
 
@@ -55,8 +61,6 @@ class OnnxFile {
   std::vector<std::string> outputs_;
   std::vector<FileQuantizer> quantizers_;
 };
-
-using NamedTensors = std::unordered_map<std::string, TensorData>;
 
 struct CodeCount {
   int64_t codes = 0;

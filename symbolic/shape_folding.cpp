@@ -37,8 +37,10 @@ bool is_shape_query(const Node& node) {
       "aten::is_complex", "aten::_shape_as_tensor",
       "prim::dtype",      "prim::device",
       "prim::layout",     "prim::requires_grad"};
-  if (node.inputs().empty() || !is_tensor(node.input(0))) return false;
   const std::string_view kind = node.kind().toQualString();
+  if (kind == "aten::__is__" || kind == "aten::__isnot__")
+    return true;  // by identity, not by value
+  if (node.inputs().empty() || !is_tensor(node.input(0))) return false;
   return kind.starts_with("prim::is_") ||  // is_cuda, is_sparse, is_nested, ...
          std::find(kQueries.begin(), kQueries.end(), kind) != kQueries.end();
 }
@@ -97,8 +99,9 @@ class Taint {
     }
     if (is_shape_query(*node)) {
       const bool shape = shape_.count(node->input(0)) != 0;
-      const bool argument = std::any_of(node->inputs().begin() + 1, node->inputs().end(),
-                                        [&](const JitValue* input) { return on_data(input); });
+      const bool argument =
+          std::any_of(node->inputs().begin() + 1, node->inputs().end(),
+                      [&](const JitValue* input) { return !is_tensor(input) && on_data(input); });
       for (const JitValue* output : node->outputs()) mark(output, shape || argument, shape);
       return;
     }

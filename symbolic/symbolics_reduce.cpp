@@ -63,19 +63,19 @@ Values cumsum(GraphBuilder& graph, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
-    {"aten::mean", 10, reduction<"ReduceMean">},
-    {"aten::mean.dim", 10, reduction<"ReduceMean">},
-    {"aten::sum", 10, reduction<"ReduceSum">},
-    {"aten::sum.dim_IntList", 10, reduction<"ReduceSum">},
-    {"aten::amax", 10, reduction<"ReduceMax">},
-    {"aten::amin", 10, reduction<"ReduceMin">},
-    {"aten::max", 10, reduction<"ReduceMax">},
-    {"aten::min", 10, reduction<"ReduceMin">},
-    {"aten::max.dim", 10, extreme_and_index<"ReduceMax", "ArgMax">},
-    {"aten::min.dim", 10, extreme_and_index<"ReduceMin", "ArgMin">},
-    {"aten::argmax", 10, arg_extreme<"ArgMax">},
-    {"aten::argmin", 10, arg_extreme<"ArgMin">},
-    {"aten::cumsum", 11, cumsum},
+    {"aten::mean", 10, reduction<"ReduceMean">, "ReduceMean"},
+    {"aten::mean.dim", 10, reduction<"ReduceMean">, "ReduceMean"},
+    {"aten::sum", 10, reduction<"ReduceSum">, "ReduceSum"},
+    {"aten::sum.dim_IntList", 10, reduction<"ReduceSum">, "ReduceSum"},
+    {"aten::amax", 10, reduction<"ReduceMax">, "ReduceMax"},
+    {"aten::amin", 10, reduction<"ReduceMin">, "ReduceMin"},
+    {"aten::max", 10, reduction<"ReduceMax">, "ReduceMax"},
+    {"aten::min", 10, reduction<"ReduceMin">, "ReduceMin"},
+    {"aten::max.dim", 10, extreme_and_index<"ReduceMax", "ArgMax">, "ReduceMax, ArgMax"},
+    {"aten::min.dim", 10, extreme_and_index<"ReduceMin", "ArgMin">, "ReduceMin, ArgMin"},
+    {"aten::argmax", 10, arg_extreme<"ArgMax">, "ArgMax, Reshape"},
+    {"aten::argmin", 10, arg_extreme<"ArgMin">, "ArgMin, Reshape"},
+    {"aten::cumsum", 11, cumsum, "CumSum"},
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The digits of digits.bin, split into training and held-out images. DATA.md says where they are
+// The digits of digits.bin, split into training and held-out images. README.md says where they are
 // from.
 #pragma once
 

@@ -223,7 +223,7 @@ using SymbolicFunction = std::vector<Value> (*)(GraphBuilder&, NodeArgs&);
 
 /// One row of the table. The row with the largest since_opset <= target opset wins; a row for an
 /// overload ("aten::add.Tensor") before one for all overloads ("aten::add"). function == nullptr: a
-/// 1:1 row, all Tensor arguments become inputs of onnx_op.
+/// 1:1 row, all Tensor arguments become inputs of onnx_op. Else onnx_op is what `qcdq ops` lists.
 struct Symbolic {
   const char* torch_op;
   int since_opset;
@@ -235,7 +235,7 @@ struct Symbolic {
 /// (QCDQ_REGISTER_SYMBOLICS does so when it is loaded).
 QCDQ_API void register_symbolics(std::initializer_list<Symbolic> rows);
 
-/// Every row, user rows first, then qcdq's own in the order of the tables.
+/// Every row: qcdq's own in the order of the tables, then users' in the order of registration.
 QCDQ_API std::vector<Symbolic> all_symbolics();
 
 #define QCDQ_REGISTER_SYMBOLICS(...)                 \

@@ -27,7 +27,7 @@ constexpr const char* kNotTorchScript = "not TorchScript; save it with torch.jit
 void check_archive(const std::string& path) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
-  if (!std::filesystem::exists(status)) fail(path + ": no such file");
+  if (!std::filesystem::exists(status)) fail(path + ": No such file or directory");
   if (std::filesystem::is_directory(status)) fail(path + ": is a directory, expected a .pt file");
   std::ifstream file(path, std::ios::binary);
   if (!file) fail(path + ": can't be read");

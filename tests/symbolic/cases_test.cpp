@@ -112,7 +112,9 @@ TEST_P(Cases, ConvertCheckAndRun) {
       ADD_FAILURE() << error.what() << "\n" << got;
       continue;
     }
-    if (!updating()) EXPECT_EQ(one.expected, got);
+    if (!updating()) {
+      EXPECT_EQ(one.expected, got);
+    }
     one.expected = got;
   }
   if (updating()) write_cases(file);

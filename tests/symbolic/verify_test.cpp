@@ -58,13 +58,13 @@ std::string error_of(F&& f) {
   return "no error";
 }
 
-/// x -> Q(0.05, 8) -> Clip[0, 15] -> DQ -> y.
-OnnxGraph quantiser_graph(uint8_t zero_point = 8) {
+/// x -> Q(scale, zero_point) -> Clip[0, 15] -> DQ -> y.
+OnnxGraph quantiser_graph(uint8_t zero_point = 8, float scale = 0.05f) {
   OnnxGraph graph;
   graph.inputs = {"x"};
   graph.outputs = {"y"};
   graph.types["x"] = graph.types["y"] = {DType::kFloat32, true, {-1}, {"N"}};
-  graph.initializers["s"] = TensorData::scalar<float>(DType::kFloat32, 0.05f);
+  graph.initializers["s"] = TensorData::scalar<float>(DType::kFloat32, scale);
   graph.initializers["z"] = TensorData::scalar<uint8_t>(DType::kUInt8, zero_point);
   graph.initializers["lo"] = TensorData::scalar<uint8_t>(DType::kUInt8, 0);
   graph.initializers["hi"] = TensorData::scalar<uint8_t>(DType::kUInt8, 15);
@@ -114,14 +114,14 @@ TEST_F(VerifyTest, NamesTheOutputThatDiffers) {
 }
 
 TEST_F(VerifyTest, CodesAtTiesAreNamedNotFailed) {
-  write(quantiser_graph());
+  write(quantiser_graph(8, 0.0123f));
   // Multiplies by the reciprocal, as aten does; x lies on ties.
   const torch::jit::Module module = module_of(R"(
 def forward(self, x):
-    scale = torch.full([1], 0.05)
+    scale = torch.full([1], 0.0123)
     return (torch.clamp(torch.round(x * (1.0 / scale)) + 8, 0, 15) - 8) * scale
 )");
-  at::Tensor x = (torch::arange(-8, 7).to(torch::kFloat) + 0.5f) * 0.05f;
+  at::Tensor x = (torch::arange(-8, 7).to(torch::kFloat) + 0.5f) * 0.0123f;
   const VerifyReport report = verify_onnx(module, {{x}}, path_);
   EXPECT_TRUE(report.ok()) << report.failures.front();
   EXPECT_EQ(report.codes_differing(), 0);
