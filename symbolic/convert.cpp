@@ -9,6 +9,7 @@
 
 #include "symbolic/graph_builder.h"
 #include "symbolic/node_args.h"
+#include "symbolic/node_place.h"
 #include "symbolic/registry.h"
 
 namespace qcdq {
@@ -37,34 +38,7 @@ std::string scope_of(const Program& program, Node* node) {
     if (path != program.parameter_paths.end() && !module_of(path->second).empty())
       return module_of(path->second);
   }
-  std::string scope;
-  auto append = [&scope](const std::string& name) { scope += (scope.empty() ? "" : ".") + name; };
-  if (const auto callstack = node->callstack()) {
-    for (const auto& entry : (*callstack)->vec()) {
-      const auto& instance = std::get<2>(entry);
-      if (!instance || instance->instance_name() == "SELF" ||
-          instance->instance_name() == "INSTANCE_NAME_UNKNOWN")
-        continue;
-      append(instance->instance_name());
-    }
-  }
-  if (!scope.empty() || node->scopeName().empty()) return scope;
-  // A trace that was not saved: "__module.layer1/__module.layer1.0": the last part has the whole
-  // path.
-  std::string name = node->scopeName().substr(node->scopeName().rfind('/') + 1);
-  name = name.substr(name.rfind("::") == std::string::npos ? 0 : name.rfind("::") + 2);
-  constexpr std::string_view kPrefix = "__module";
-  if (name.starts_with(kPrefix))
-    name = name.substr(kPrefix.size() + (name.size() > kPrefix.size() ? 1 : 0));
-  return name;
-}
-
-std::string source_of(Node* node) {
-  torch::jit::SourceRange range = node->sourceRange();
-  if (const auto original = range.findSourceRangeThatGenerated()) range = *original;
-  const auto position = range.file_line_col();
-  if (!position) return "";
-  return std::get<0>(*position) + ":" + std::to_string(std::get<1>(*position));
+  return module_path(*node);
 }
 
 class Converter {
@@ -136,8 +110,10 @@ class Converter {
   void convert_node(Node* node) {
     if (node->kind() == prim::Constant || node->kind() == prim::ListConstruct)
       return;  // read where they are used
+    state_.source = source_line(*node);
     state_.scope = scope_of(program_, node);
-    state_.source = source_of(node);
+    if (state_.scope.empty() && state_.source.empty()) state_.scope = scope_of_inputs(node);
+    for (const torch::jit::Value* output : node->outputs()) scopes_[output] = state_.scope;
     state_.torch_op = node->kind().toQualString();
     try {
       if (!convert_structure(node)) convert_op(node);
@@ -154,6 +130,16 @@ class Converter {
     } catch (const std::logic_error& fault) {
       throw std::runtime_error(state_.torch_op + where() + ": " + fault.what());
     }
+  }
+
+  // A C++ trace records neither calls nor lines: an op without parameters stands with the one that
+  // made its input.
+  std::string scope_of_inputs(Node* node) const {
+    for (const torch::jit::Value* input : node->inputs()) {
+      auto found = scopes_.find(input);
+      if (found != scopes_.end() && !found->second.empty()) return found->second;
+    }
+    return "";
   }
 
   // Lists and tuples have no form in ONNX: their elements pass through.
@@ -391,6 +377,7 @@ class Converter {
   GraphBuilder::State state_;
   GraphBuilder builder_;
   ValueTable table_;
+  std::unordered_map<const torch::jit::Value*, std::string> scopes_;
   std::vector<std::string> output_names_;
   std::vector<UnsupportedOp::Details> refusals_;
 };

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 
+#include "qcdq/affine.h"
 #include "symbolic/qdq_graph.h"
 
 namespace qcdq {
@@ -49,11 +50,9 @@ struct Side {
 };
 
 // ORT stores a plain int8 Q/DQ pair as uint8, but only where its DequantizeLinear has one user.
-DType rewritten(const OnnxGraph& graph, const GraphIndex& index, DType storage, bool clipped,
-                const OnnxNode* dq) {
+DType rewritten(const GraphIndex& index, DType storage, bool clipped, const OnnxNode* dq) {
   if (storage != DType::kInt8 || clipped || dq == nullptr) return storage;
-  const bool one_user = index.uses(dq->outputs[0]) == 1 && !graph.is_output(dq->outputs[0]);
-  return one_user ? DType::kUInt8 : storage;
+  return index.uses(dq->outputs[0]) == 1 ? DType::kUInt8 : storage;
 }
 
 Side input_side(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode& node, size_t i) {
@@ -69,7 +68,7 @@ Side input_side(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode&
   } else {
     side.quantised = true;
     side.clipped = found->clip != nullptr;
-    side.storage = rewritten(graph, index, found->params.storage, side.clipped, found->dq);
+    side.storage = rewritten(index, found->params.storage, side.clipped, found->dq);
   }
   return side;
 }
@@ -78,7 +77,7 @@ Side output_side(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode
   Side side;
   side.reason = "output has no quantiser: put one behind " + node.name;
   std::string value = node.outputs[0];
-  bool relu = false;
+  std::vector<std::pair<double, double>> clips;  // Relu and Clip on the way
   for (;;) {
     const auto& users = index.consumers(value);
     if (graph.is_output(value) || users.empty()) return side;
@@ -89,8 +88,8 @@ Side output_side(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode
     }
     const OnnxNode& user = *users[0];
     if (user.op_type == "QuantizeLinear") break;
-    if (user.op_type == "Relu" || user.op_type == "Clip") {
-      relu = true;
+    if (const auto bounds = clip_bounds(graph, user)) {
+      clips.push_back(*bounds);
     } else if (!moves_elements(user)) {
       return side;
     }
@@ -102,16 +101,22 @@ Side output_side(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode
     side.reason = "output quantiser is not per tensor with 8 bits";
     return side;
   }
-  if (relu && params->zero_point[0] != storage_range(params->storage).min) {
+  const CodeRange full = storage_range(params->storage);
+  for (const auto& [min, max] : clips) {
+    const auto code = [&](double x) {
+      return quantize_one(static_cast<float>(x), params->scale[0], params->zero_point[0], full.min,
+                          full.max);
+    };
+    if (code(min) == full.min && code(max) == full.max) continue;
     side.reason =
-        "a Relu or Clip stands before the output quantiser, whose zero point isn't the "
-        "least code: use unsigned activation storage";
+        "a Relu or Clip stands before the output quantiser and cuts its codes: use "
+        "unsigned activation storage";
     return side;
   }
   side.quantised = true;
   const auto& users = index.consumers(q.outputs[0]);
   side.clipped = users.size() == 1 && users[0]->op_type == "Clip";
-  side.storage = rewritten(graph, index, params->storage, side.clipped,
+  side.storage = rewritten(index, params->storage, side.clipped,
                            users.size() == 1 && !side.clipped ? users[0] : nullptr);
   return side;
 }
@@ -149,8 +154,10 @@ Verdict layer_verdict(const OnnxGraph& graph, const GraphIndex& index, const Onn
   if (!activations) {
     if (std::string why = weight_reason(graph, index, node); !why.empty()) return {false, why};
   }
-  const Side out = output_side(graph, index, node);
-  const bool gemm = node.op_type == "Gemm";
+  // ORT makes one Gemm of a MatMul and the Add of its bias.
+  const OnnxNode* bias = bias_add(graph, index, node);
+  const Side out = output_side(graph, index, bias != nullptr ? *bias : node);
+  const bool gemm = node.op_type == "Gemm" || bias != nullptr;
   if (gemm) {
     const Attribute* alpha = node.find("alpha");
     const Attribute* beta = node.find("beta");
@@ -221,6 +228,8 @@ std::vector<NodeCoverage> int8_coverage(const OnnxGraph& graph) {
     const auto kind = kinds().find(node.op_type);
     if (!node.domain.empty() || kind == kinds().end()) continue;
     if (is_8bit(graph.type(node.inputs[0]).dtype)) continue;  // works on codes already
+    const OnnxNode* matmul = index.producer(node.inputs[0]);
+    if (matmul != nullptr && bias_add(graph, index, *matmul) == &node) continue;  // part of its row
     Verdict found = verdict(graph, index, node, kind->second);
     coverage.push_back({node.name, node.op_type, found.int8, std::move(found.reason)});
   }

@@ -13,6 +13,7 @@
 
 #include <functional>
 #include <stdexcept>
+#include <unordered_set>
 #include <utility>
 
 #include "symbolic/lower_passes.h"
@@ -53,7 +54,10 @@ bool lower_once(Program& program) {
   if (has_mutation(graph->block())) {
     changed |= torch::jit::RemoveListMutation(graph);
     changed |= resolve_appends(graph->block());
-    changed |= torch::jit::RemoveTensorMutation(graph);
+    // A write to a weight is state, not a value: refused below, never made functional.
+    const std::unordered_set<const Node*> state = writes_to_constants(graph);
+    changed |=
+        torch::jit::RemoveTensorMutation(graph, [&](Node* node) { return state.count(node) == 0; });
     changed |= functionalize_inputs(graph);
   }
   changed |= torch::jit::PeepholeOptimizeListIdioms(graph, /*refine_list_len=*/true);
@@ -79,6 +83,25 @@ void refuse_training_dropout(Block* block) {
                          .opset = 0,
                          .reason = "dropout in training mode is random",
                          .hint = "trace the model in eval mode, or pass training=self.training",
+                         .where = node_location(*node)});
+  }
+}
+
+void refuse_state(const Program& program) {
+  if (!has_mutation(program.graph->block())) return;
+  for (const Node* node : writes_to_constants(program.graph)) {
+    const auto tensor = torch::jit::toIValue(node->input(0));
+    std::string name = "a tensor of its own";
+    if (tensor && tensor->isTensor()) {
+      const auto path = program.parameter_paths.find(tensor->toTensor().const_data_ptr());
+      if (path != program.parameter_paths.end()) name = "'" + path->second + "'";
+    }
+    throw UnsupportedOp({.op = op_name(*node),
+                         .argument = "",
+                         .value = "",
+                         .opset = 0,
+                         .reason = "the model changes " + name + " as it runs",
+                         .hint = "make the state an input and an output of the model",
                          .where = node_location(*node)});
   }
 }
@@ -147,6 +170,7 @@ void lower(Program& program) {
   for (int round = 0; round < kMostRounds && lower_once(program); ++round) {
   }
   refuse_training_dropout(program.graph->block());
+  refuse_state(program);
   flatten_outputs(program);
   torch::jit::EliminateDeadCode(program.graph);
   name_outputs(program);

@@ -191,6 +191,31 @@ bool resolve_appends(Block* block) {
   });
 }
 
+std::unordered_set<const Node*> writes_to_constants(const GraphPtr& graph) {
+  torch::jit::AliasDb aliases(graph);
+  torch::jit::ValueSet constants;
+  for_each_node(graph->block(), [&](Node* node) {
+    if (node->kind() == prim::Constant &&
+        node->output()->type()->kind() == c10::TypeKind::TensorType) {
+      constants.insert(node->output());
+    }
+    return false;
+  });
+  std::unordered_set<const Node*> writes;
+  for_each_node(graph->block(), [&](Node* node) {
+    const c10::FunctionSchema* schema = node->maybeSchema();
+    if (schema == nullptr || !schema->is_mutable()) return false;
+    for (size_t i = 0; i < schema->arguments().size() && i < node->inputs().size(); ++i) {
+      const c10::AliasInfo* info = schema->arguments()[i].alias_info();
+      if (info == nullptr || !info->isWrite()) continue;
+      if (node->input(i)->type()->kind() != c10::TypeKind::TensorType) continue;
+      if (aliases.mayAlias(torch::jit::ValueSet{node->input(i)}, constants)) writes.insert(node);
+    }
+    return false;
+  });
+  return writes;
+}
+
 bool functionalize_inputs(const GraphPtr& graph) {
   // One op at a time: the alias analysis is stale after a change. In-place ops on inputs are few.
   bool changed = false;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace qcdq {
 
@@ -34,6 +35,8 @@ bool remove_dropout(torch::jit::Block* block);
 bool remove_messages(torch::jit::Block* block);
 /// Casts to a static type that already holds, Int/Float/Bool of NumToTensor, and `x is x`.
 bool remove_casts(torch::jit::Block* block);
+/// Ops that write to a constant, or to a view of one: a weight that the model changes.
+std::unordered_set<const torch::jit::Node*> writes_to_constants(const GraphPtr& graph);
 /// A list that is made and appended to in one block becomes one ListConstruct per state, also
 /// where it is read in between (upstream's RemoveListMutation gives up there).
 bool resolve_appends(torch::jit::Block* block);

@@ -24,7 +24,8 @@ constexpr int64_t kSmallTensor = 64;
 
 std::shared_ptr<const void> share(at::Tensor tensor) {
   auto owner = std::make_shared<at::Tensor>(std::move(tensor));
-  const void* data = owner->const_data_ptr();
+  // An empty tensor has no address; null would stand for data that is produced later.
+  const void* data = owner->numel() == 0 ? owner.get() : owner->const_data_ptr();
   return {owner, data};
 }
 

@@ -146,6 +146,28 @@ std::string OnnxFile::with_given_codes(const NamedTensors& given) const {
   return serialize(model);
 }
 
+std::string OnnxFile::cut_input(const std::string& codes) { return codes + "/qcdq_verify_cut"; }
+
+std::string OnnxFile::cut_at_codes(const std::unordered_map<std::string, DType>& types) const {
+  onnx::ModelProto model = model_->proto;
+  onnx::GraphProto& graph = *model.mutable_graph();
+  for (onnx::NodeProto& node : *graph.mutable_node()) {
+    for (std::string& input : *node.mutable_input()) {
+      if (types.count(input) != 0) input = cut_input(input);
+    }
+  }
+  const std::unordered_set<std::string> present(outputs_.begin(), outputs_.end());
+  for (const FileQuantizer& q : quantizers_) {
+    auto type = types.find(q.codes);
+    if (type == types.end()) continue;
+    onnx::ValueInfoProto& input = *graph.add_input();
+    input.set_name(cut_input(q.codes));
+    input.mutable_type()->mutable_tensor_type()->set_elem_type(static_cast<int32_t>(type->second));
+    if (present.count(q.codes) == 0) graph.add_output()->set_name(q.codes);
+  }
+  return serialize(model);
+}
+
 std::string OnnxFile::with_scaled_quantizer_inputs(float factor) const {
   onnx::ModelProto model = model_->proto;
   onnx::GraphProto& graph = *model.mutable_graph();

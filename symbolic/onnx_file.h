@@ -51,6 +51,12 @@ class OnnxFile {
   /// what follows takes them from a further graph input "CODES/given", and the quantiser's own
   /// codes are an output. The inputs stand behind the model's own, in the order of quantizers().
   std::string with_given_codes(const NamedTensors& given) const;
+  /// The model's bytes, cut at the codes of each quantiser in `types`: what used them reads a
+  /// further graph input of that element type instead, and the codes are further outputs. Fed with
+  /// the codes of another run, it says what each part of the model makes of them by itself.
+  std::string cut_at_codes(const std::unordered_map<std::string, DType>& types) const;
+  /// Name of the graph input that stands for `codes` in cut_at_codes().
+  static std::string cut_input(const std::string& codes);
   /// The model's bytes, each quantiser's input (weights excepted) multiplied by `factor`.
   std::string with_scaled_quantizer_inputs(float factor) const;
 

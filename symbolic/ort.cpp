@@ -37,7 +37,7 @@ TensorData to_tensor_data(const at::Tensor& tensor, const std::string& name) {
   for (const auto& [scalar_type, dtype] : kTypes) {
     if (scalar_type != tensor.scalar_type()) continue;
     auto held = std::make_shared<at::Tensor>(tensor.detach().to(at::kCPU).contiguous());
-    return {dtype, held->sizes().vec(), std::shared_ptr<const void>(held, held->data_ptr()),
+    return {dtype, held->sizes().vec(), std::shared_ptr<const void>(held, held->numel() == 0 ? held.get() : held->data_ptr()),
             nullptr};
   }
   throw std::runtime_error("'" + name + "' has torch type " +

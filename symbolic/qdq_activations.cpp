@@ -79,8 +79,7 @@ std::optional<Bypass> bypass(const QdqState& state, const GraphIndex& index, Onn
   if (*wanted == range) return result;
   if (clip != nullptr) return result;
   // ORT fuses through a Clip on uint8 codes, not on int8 ones; 16-bit Clips it doesn't run.
-  if (params->storage != DType::kUInt8 || state.options.signed_activations ||
-      graph.opset < least_opset(QuantFeature::kIntegerClip)) {
+  if (params->storage != DType::kUInt8 || graph.opset < least_opset(QuantFeature::kIntegerClip)) {
     return {};
   }
   result.new_clip = true;
@@ -236,6 +235,42 @@ bool store_unsigned(QdqState& state, const GraphIndex& index, OnnxGraph::NodeIt 
   return true;
 }
 
+// Whether what only moves elements stands behind `value`, and something other than a quantiser
+// behind that.
+bool is_moved(const GraphIndex& index, const OnnxGraph& graph, const std::string& value,
+              bool moved) {
+  if (moved && graph.is_output(value)) return true;
+  for (const OnnxNode* user : index.consumers(value)) {
+    if (moves_elements(*user)) {
+      if (is_moved(index, graph, user->outputs[0], true)) return true;
+    } else if ((moved && !is_q(*user)) || bias_add(graph, index, *user) != nullptr) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// From opset 21 on ORT 1.31 can't load an int8 pair before MaxPool, Reshape or Transpose (it copies
+// the pair behind them with output_dtype, then changes the zero point to uint8). It reshapes before
+// a MatMul with a bias, too.
+bool store_moved_unsigned(QdqState& state, const GraphIndex& index, OnnxGraph::NodeIt q) {
+  OnnxGraph& graph = state.graph;
+  if (!is_q(*q)) return false;
+  const OnnxNode* clip = code_clip(graph, index, *q);
+  const std::string& codes = clip != nullptr ? clip->outputs[0] : q->outputs[0];
+  for (const OnnxNode* user : index.consumers(codes)) {
+    if (!is_dq(*user) || !is_moved(index, graph, user->outputs[0], false)) continue;
+    const std::string name = q->name;
+    if (!store_unsigned(state, index, q)) return false;
+    state.notes.push_back(
+        name +
+        ": stored as uint8, because from opset 21 on ONNX Runtime can't load int8 "
+        "codes before MaxPool, Reshape or Transpose");
+    return true;
+  }
+  return false;
+}
+
 using Rewrite = bool (*)(QdqState&, const GraphIndex&, OnnxGraph::NodeIt);
 
 void rewrite_until_stable(QdqState& state, Rewrite rewrite) {
@@ -253,7 +288,11 @@ void rewrite_until_stable(QdqState& state, Rewrite rewrite) {
 
 void simplify_quantizers(QdqState& state) {
   rewrite_until_stable(state, drop_code_cast);
-  if (!state.options.signed_activations) rewrite_until_stable(state, store_unsigned);
+  if (!state.options.signed_activations) {
+    rewrite_until_stable(state, store_unsigned);
+  } else if (state.graph.opset >= least_opset(QuantFeature::kOutputDtype)) {
+    rewrite_until_stable(state, store_moved_unsigned);
+  }
   rewrite_until_stable(state, merge_float_clips);
   rewrite_until_stable(state, move_into_codes);
   rewrite_until_stable(state, drop_full_clip);

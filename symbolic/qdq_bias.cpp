@@ -19,6 +19,8 @@ constexpr double kSameScale = 1e-6;
 
 struct Layer {
   OnnxNode* node;
+  OnnxNode* bias_node;  // the node that takes the bias: `node`, or the Add behind a MatMul
+  size_t bias_input;
   QuantisedValue input;
   IntegerConstant weight;
   std::vector<double> bias;
@@ -27,9 +29,18 @@ struct Layer {
 
 std::optional<Layer> quantised_layer(const OnnxGraph& graph, const GraphIndex& index,
                                      OnnxNode& node) {
-  if (!node.domain.empty() || node.inputs.size() < 3 || node.inputs[2].empty()) return {};
-  if (node.op_type != "Conv" && node.op_type != "ConvTranspose" && node.op_type != "Gemm")
+  if (!node.domain.empty()) return {};
+  OnnxNode* bias_node = &node;
+  size_t bias_input = 2;
+  if (node.op_type == "MatMul") {
+    bias_node = bias_add(graph, index, node);
+    bias_input = 1;
+    if (bias_node == nullptr) return {};
+  } else if (node.op_type != "Conv" && node.op_type != "ConvTranspose" && node.op_type != "Gemm") {
     return {};
+  }
+  if (bias_node->inputs.size() <= bias_input || bias_node->inputs[bias_input].empty()) return {};
+  const std::string& bias_value = bias_node->inputs[bias_input];
   if (node.op_type == "Gemm") {
     for (const char* name : {"alpha", "beta"}) {  // ORT fuses no other Gemm, so the bias may stay
       const Attribute* value = node.find(name);
@@ -43,10 +54,11 @@ std::optional<Layer> quantised_layer(const OnnxGraph& graph, const GraphIndex& i
   const QuantParams& params = weight->params;
   const int64_t axis = output_channel_axis(node);
   if (params.block_size > 0 || (params.per_channel() && params.axis != axis)) return {};
-  auto bias = constant_values(graph, index, node.inputs[2]);
+  auto bias = constant_values(graph, index, bias_value);
   if (!bias || bias->empty()) return {};
-  Layer layer{&node, std::move(*input), std::move(*weight), std::move(*bias), {}};
-  auto codes = integer_constant(graph, index, node.inputs[2]);
+  Layer layer{&node, bias_node, bias_input, std::move(*input), std::move(*weight), std::move(*bias),
+              {}};
+  auto codes = integer_constant(graph, index, bias_value);
   if (codes && codes->params.storage == DType::kInt32 && codes->params.block_size == 0) {
     layer.codes = std::move(codes);
   }
@@ -146,6 +158,7 @@ struct Report {
 void quantize_bias(QdqState& state, const GraphIndex& index, Layer layer, Report& report) {
   OnnxGraph& graph = state.graph;
   OnnxNode& node = *layer.node;
+  std::string& bias_value = layer.bias_node->inputs[layer.bias_input];
   const float in = layer.input.params.scale[0];
   std::vector<float> scales;
   for (float scale : layer.weight.params.scale) scales.push_back(in * scale);
@@ -164,7 +177,7 @@ void quantize_bias(QdqState& state, const GraphIndex& index, Layer layer, Report
     scales.clear();
     for (float scale : layer.weight.params.scale) scales.push_back(in * scale);
     ++report.layers;
-    const float step = output_step(graph, index, node);
+    const float step = output_step(graph, index, *layer.bias_node);
     for (size_t c = 0; c < layer.bias.size(); ++c) {
       const double scale = scales[scales.size() == 1 ? 0 : c];
       const double code = round_half_even(layer.bias[c] / scale);
@@ -179,7 +192,7 @@ void quantize_bias(QdqState& state, const GraphIndex& index, Layer layer, Report
       }
     }
   }
-  std::string base = layer.codes ? layer.codes->codes : node.inputs[2];
+  std::string base = layer.codes ? layer.codes->codes : bias_value;
   if (base.find("_quantized") == std::string::npos) base += "_quantized";
   const std::string stem = base.substr(0, base.rfind("_quantized"));
   const auto count = static_cast<int64_t>(codes.size());
@@ -193,7 +206,7 @@ void quantize_bias(QdqState& state, const GraphIndex& index, Layer layer, Report
   OnnxNode& dq = insert_node(graph, position(graph, node), "DequantizeLinear", stem, {name},
                              {DType::kFloat32, true, {count}, {}}, node);
   set_quant_params(graph, dq, params, stem);
-  node.inputs[2] = dq.outputs[0];
+  bias_value = dq.outputs[0];
 }
 
 std::string number_text(double value) {

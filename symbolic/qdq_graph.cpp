@@ -135,7 +135,25 @@ int64_t output_channel_axis(const OnnxNode& node) {
   if (node.op_type == "Conv") return 0;
   if (node.op_type == "ConvTranspose") return node.int_attribute("group", 1) == 1 ? 1 : -1;
   if (node.op_type == "Gemm") return node.int_attribute("transB", 0) != 0 ? 0 : 1;
+  if (node.op_type == "MatMul") return 1;
   return -1;
+}
+
+OnnxNode* bias_add(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode& matmul) {
+  if (matmul.op_type != "MatMul" || !matmul.domain.empty()) return nullptr;
+  const std::string& output = matmul.outputs[0];
+  if (index.uses(output) != 1 || graph.is_output(output)) return nullptr;
+  OnnxNode& add = *index.consumers(output)[0];
+  if (add.op_type != "Add" || !add.domain.empty() || add.inputs[0] != output) return nullptr;
+  std::string bias = add.inputs[1];
+  if (const auto codes = integer_constant(graph, index, bias)) bias = codes->codes;
+  const TensorData* values = graph.initializer(bias);
+  std::string weight = matmul.inputs[1];
+  if (const OnnxNode* dq = index.producer(weight)) weight = dq->inputs[0];
+  const TensorType type = graph.type(weight);
+  const bool fits = values != nullptr && type.is_static() && type.rank() == 2 &&
+                    values->dims == std::vector<int64_t>{type.dims[1]};
+  return fits ? &add : nullptr;
 }
 
 OnnxNode& insert_node(OnnxGraph& graph, OnnxGraph::NodeIt before, const std::string& op_type,

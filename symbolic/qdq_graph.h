@@ -104,6 +104,10 @@ bool moves_elements(const OnnxNode& node);
 /// others.
 int64_t output_channel_axis(const OnnxNode& node);
 
+/// The Add of a constant bias that is the only user of a MatMul by a constant 2-d weight, as a
+/// Linear on more than two dimensions has it; nullptr where there is none. The bias is input 1.
+OnnxNode* bias_add(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode& matmul);
+
 /// A node with one output, inserted before `before`; its output's type is recorded.
 OnnxNode& insert_node(OnnxGraph& graph, OnnxGraph::NodeIt before, const std::string& op_type,
                       const std::string& base, std::vector<std::string> inputs,

@@ -1,6 +1,5 @@
 // run_qdq_passes (phases.h): the order of the pass families in qdq_*.cpp, between convert and
 // check.
-#include <algorithm>
 #include <set>
 
 #include "symbolic/qdq_graph.h"
@@ -40,6 +39,43 @@ void check_int32_zero_points(const OnnxGraph& graph) {
   }
 }
 
+// Rewrites leave names like conv1.weight_scale_1 where conv1.weight_scale is free by now.
+void tidy_names(OnnxGraph& graph) {
+  std::set<std::string> taken(graph.inputs.begin(), graph.inputs.end());
+  for (const OnnxNode& node : graph.nodes) taken.insert(node.outputs.begin(), node.outputs.end());
+  std::unordered_map<std::string, std::string> renamed;
+  for (const OnnxNode& node : graph.nodes) {
+    if (node.op_type != "QuantizeLinear" && node.op_type != "DequantizeLinear" &&
+        node.op_type != "Clip") {
+      continue;  // other constants have names of the source's
+    }
+    for (const std::string& input : node.inputs) {
+      if (graph.initializer(input) == nullptr) continue;
+      std::string name = input;
+      for (;;) {
+        const size_t last = name.find_last_not_of("0123456789");
+        if (last == std::string::npos || last + 1 == name.size() || name[last] != '_') break;
+        const std::string shorter = name.substr(0, last);
+        const bool suffix = shorter.ends_with("_scale") || shorter.ends_with("_zero_point") ||
+                            shorter.ends_with("_quantized") || shorter.ends_with("_min") ||
+                            shorter.ends_with("_max") || shorter.ends_with("_clip");
+        if (!suffix || taken.contains(shorter) || graph.initializer(shorter) != nullptr) break;
+        name = shorter;
+      }
+      if (name == input) continue;
+      auto moved = graph.initializers.extract(input);
+      moved.key() = name;
+      graph.initializers.insert(std::move(moved));
+      renamed.emplace(input, name);
+    }
+  }
+  for (OnnxNode& node : graph.nodes) {
+    for (std::string& input : node.inputs) {
+      if (const auto found = renamed.find(input); found != renamed.end()) input = found->second;
+    }
+  }
+}
+
 void merge_equal_notes(std::vector<std::string>& notes) {
   std::vector<std::string> merged;
   std::set<std::string> seen;
@@ -66,6 +102,7 @@ void run_qdq_passes(OnnxGraph& graph, const EmissionOptions& options,
   restore_float_weights(state);
   own_quant_params(state);
   remove_dead(graph);
+  tidy_names(graph);
   check_int32_zero_points(graph);
   merge_equal_notes(notes);
 }

@@ -10,6 +10,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "symbolic/node_place.h"
+
 namespace qcdq {
 
 using torch::jit::Node;
@@ -117,36 +119,9 @@ std::string op_name(const Node& node) {
 }
 
 std::string node_location(const Node& node) {
-  std::string path;
-  if (const auto stack = node.callstack()) {
-    for (const auto& [function, range, instance] : (*stack)->vec()) {
-      if (!instance || instance->instance_name().empty()) continue;
-      std::string name = instance->instance_name();
-      if (name == "SELF" || name == "INSTANCE_NAME_UNKNOWN") continue;
-      if (name.starts_with("SELF.")) name.erase(0, 5);
-      if (!path.empty()) path += ".";
-      path += name;
-    }
-  }
-  if (path.empty()) {
-    path = node.scopeName();
-    if (const size_t slash = path.rfind('/'); slash != std::string::npos) path.erase(0, slash + 1);
-    if (const size_t colons = path.rfind("::"); colons != std::string::npos)
-      path.erase(0, colons + 2);
-    if (path.starts_with("__module.")) path.erase(0, 9);
-    if (path == "__module") path.clear();
-  }
-  // A loaded model's own range is a line of the archive's code; the user's line is behind it.
-  const torch::jit::SourceRange range = node.sourceRange();
-  const auto original = range.source() ? range.findSourceRangeThatGenerated() : std::nullopt;
-  if (const auto line = (original ? *original : range).file_line_col()) {
-    const auto& [file, number, column] = *line;
-    if (!file.empty() && number > 0) {
-      if (!path.empty()) path += ", ";
-      path += file + ":" + std::to_string(number);
-    }
-  }
-  return path;
+  const std::string path = module_path(node);
+  const std::string line = source_line(node);
+  return path + (path.empty() || line.empty() ? "" : ", ") + line;
 }
 
 std::string first_line(const std::exception& error) {

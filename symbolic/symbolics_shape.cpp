@@ -38,7 +38,9 @@ Value joined(GraphBuilder& graph, const Values& parts) {
 
 // Dimensions [from, to) of `x` as a 1-d value.
 Value sizes_between(GraphBuilder& graph, const Value& x, int64_t from, int64_t to) {
-  return slice(graph, graph.op("Shape", {x}), 0, graph.ints({from}), graph.ints({to}), 1);
+  const Value shape = graph.op("Shape", {x});
+  const Value start = graph.ints({from});
+  return slice(graph, shape, 0, start, graph.ints({to}), 1);
 }
 
 Value replaced_dims(GraphBuilder& graph, const Value& x, int64_t rank, int64_t from, int64_t to,
@@ -229,9 +231,14 @@ Values expand(GraphBuilder& graph, NodeArgs& args) {
   }
   // -1 keeps a dimension: 1 does so in ONNX.
   const Value size = args.ints_value("size");
-  const Value one = graph.ints({1});
+  if (const TensorData* data = graph.constant_data(size)) {
+    const auto* first = static_cast<const int64_t*>(data->data.get());
+    std::vector<int64_t> dims(first, first + data->numel());
+    for (int64_t& dim : dims) dim = std::max<int64_t>(dim, 1);
+    return {graph.op("Expand", {x, graph.ints(dims)})};
+  }
   const Value keeps = graph.op("Less", {size, graph.ints({0})});
-  return {graph.op("Expand", {x, graph.op("Where", {keeps, one, size})})};
+  return {graph.op("Expand", {x, graph.op("Where", {keeps, graph.ints({1}), size})})};
 }
 
 // chunk, split, split_with_sizes: the recorded outputs have the sizes.
@@ -292,12 +299,12 @@ Values padded(GraphBuilder& graph, NodeArgs& args, const Value& x,
 }
 
 Values pad_mode(GraphBuilder& graph, NodeArgs& args) {
-  const Value x = args.tensor("input");
+  const Value x = args.tensor("self");
   const std::string mode = args.string("mode");
   const double value = args.optional_number("value").value_or(0);
-  if (mode == "constant") return padded(graph, args, x, "input", "pad", "constant", value);
-  if (mode == "reflect") return padded(graph, args, x, "input", "pad", "reflect", 0);
-  if (mode == "replicate") return padded(graph, args, x, "input", "pad", "edge", 0);
+  if (mode == "constant") return padded(graph, args, x, "self", "pad", "constant", value);
+  if (mode == "reflect") return padded(graph, args, x, "self", "pad", "reflect", 0);
+  if (mode == "replicate") return padded(graph, args, x, "self", "pad", "edge", 0);
   args.unsupported("mode", mode, "qcdq knows constant, reflect and replicate");
 }
 

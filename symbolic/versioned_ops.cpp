@@ -82,6 +82,10 @@ DType result_type(DType tensor, bool scalar_is_integer) {
   return is_floating(tensor) ? tensor : DType::kFloat32;
 }
 
+Value as_output(GraphBuilder& graph, const NodeArgs& args, const Value& x) {
+  return graph.cast(x, args.output_type().dtype);
+}
+
 Value unsqueeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes) {
   const TensorType type = graph.type(x);
   Value y = graph.opset() >= 13 ? graph.op("Unsqueeze", {x, graph.ints(axes)})

@@ -41,6 +41,9 @@ DType result_type(const GraphBuilder& graph, const Value& a, const Value& b);
 /// torch's result_type of a tensor and a Scalar.
 DType result_type(DType tensor, bool scalar_is_integer);
 
+/// `x` in the element type that torch's output was recorded with.
+Value as_output(GraphBuilder& graph, const NodeArgs& args, const Value& x);
+
 Value unsqueeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes);
 Value squeeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes);
 /// op: ReduceMean, ReduceSum, ReduceMax, ... Empty axes: all of them.

@@ -30,7 +30,8 @@ namespace {
 /// Reads of attributes along GetAttr chains that start at self.
 class AttributeReader {
  public:
-  AttributeReader(Graph& graph, const torch::jit::Module& module) : graph_(graph) {
+  AttributeReader(Graph& graph, const torch::jit::Module& module)
+      : graph_(graph), first_(*graph.nodes().begin()) {
     objects_[graph.inputs()[0]] = {module._ivalue(), ""};
   }
 
@@ -77,11 +78,17 @@ class AttributeReader {
     } else if (written_.count(name) != 0) {
       return;
     }
-    WithInsertPoint guard(node);
-    JitValue* constant = insert(value);
-    if (constant == nullptr) return;
-    constant->node()->copyMetadata(node);
+    // One constant per tensor, in front of all nodes, however often it is read.
+    const void* tensor = value.isTensor() ? value.toTensor().unsafeGetTensorImpl() : nullptr;
+    JitValue*& constant = tensor != nullptr ? constants_[tensor] : unshared_;
+    if (tensor == nullptr || constant == nullptr) {
+      WithInsertPoint guard(first_);
+      constant = insert(value);
+      if (constant == nullptr) return;
+      constant->node()->copyMetadata(node);
+    }
     node->output()->replaceAllUsesWith(constant);
+    if (node == first_) first_ = node->next();
     node->destroy();
   }
 
@@ -103,6 +110,9 @@ class AttributeReader {
   }
 
   Graph& graph_;
+  Node* first_;
+  JitValue* unshared_ = nullptr;
+  std::unordered_map<const void*, JitValue*> constants_;  // by TensorImpl
   std::unordered_map<JitValue*, Object> objects_;
   std::set<std::string> written_;
 };

@@ -124,7 +124,8 @@ TEST_F(Tutorial, PerChannelAndReLU) {
   net->eval();
 
   at::Tensor x = torch::randn({4, 3});
-  qcdq::ExportOptions options{.opset = 21};
+  qcdq::ExportOptions options;
+  options.opset = 21;
   options.dynamic_axes = {{.input = "input", .axis = 0, .symbol = "N"}};
   qcdq::export_onnx(net, {x}, "relu_net.onnx", options);
 

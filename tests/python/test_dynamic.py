@@ -25,7 +25,7 @@ class BakedBatch(nn.Module):
     """Its batch size is a constant in the graph."""
 
     def forward(self, x):
-        return x.view(2, -1) * 2
+        return x.view(2, 12) * 2
 
 
 def export(qcdq, tmp_path, model, form, spec, *arguments, example):

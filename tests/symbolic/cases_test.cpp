@@ -109,8 +109,11 @@ TEST_P(Cases, ConvertCheckAndRun) {
     } catch (const UnsupportedOp& refusal) {
       got = "refused: " + indented_once(refusal.what()) + "\n";
     } catch (const std::exception& error) {
-      ADD_FAILURE() << error.what() << "\n" << got;
-      continue;
+      if (std::string(error.what()).find("things can't be exported") == std::string::npos) {
+        ADD_FAILURE() << error.what() << "\n" << got;
+        continue;
+      }
+      got = "refused: " + indented_once(error.what()) + "\n";
     }
     if (!updating()) {
       EXPECT_EQ(one.expected, got);

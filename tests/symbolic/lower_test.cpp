@@ -164,6 +164,49 @@ def forward(self, x):
   EXPECT_EQ(counts.count("aten::relu_"), 1U);  // convert refuses it by name
 }
 
+TEST(Lower, RefusesAModelThatChangesItsWeights) {
+  const torch::jit::Module whole = module_of(R"(
+def forward(self, x):
+    self.b.add_(1)
+    return x * self.b
+)");
+  const std::string error = error_of([&] { lowered(whole, {at::ones({2})}); });
+  EXPECT_NE(error.find("aten::add_"), std::string::npos) << error;
+  EXPECT_NE(error.find("the model changes 'b' as it runs"), std::string::npos) << error;
+  const torch::jit::Module row = module_of(R"(
+def forward(self, x):
+    self.b[0].mul_(x)
+    return x * self.b
+)");
+  const std::string view = error_of([&] { lowered(row, {at::ones({2})}); });
+  EXPECT_NE(view.find("the model changes a tensor of its own as it runs"), std::string::npos)
+      << view;
+  // Only while it trains, as BatchNorm counts its batches: nothing to refuse.
+  const torch::jit::Module counter = module_of(R"(
+def forward(self, x):
+    if self.training:
+        self.b.add_(1)
+    return x * self.b
+)");
+  EXPECT_EQ(ops(lowered(counter, {at::ones({2})})), (Ops{{"aten::mul.Tensor", 1}}));
+}
+
+TEST(Lower, ReadsATensorOnce) {
+  const torch::jit::Module module = module_of(R"(
+def forward(self, x):
+    for i in range(3):
+        x = torch.mm(x, self.w)
+    return x
+)");
+  const Program program = lowered(module, {at::ones({2, 2})});
+  EXPECT_EQ(ops(program), (Ops{{"aten::mm", 3}}));
+  int constants = 0;
+  for (const torch::jit::Node* node : program.graph->nodes()) {
+    constants += node->kind() == torch::jit::prim::Constant ? 1 : 0;
+  }
+  EXPECT_EQ(constants, 1);
+}
+
 TEST(Lower, UnrollsConstantLoopsAndResolvesAppends) {
   const torch::jit::Module module = module_of(R"(
 def forward(self, x):

@@ -616,6 +616,52 @@ TEST(Parameters, EveryPairOwnsItsOwn) {
   EXPECT_NE(net.producer("q2").inputs[1], net.producer("y3").inputs[1]);
 }
 
+TEST(Bias, OfALinearOnThreeDimensionsIsTheAddBehindItsMatMul) {
+  Net net;
+  net.input("x", {1, 4, 2});
+  net.quantizer("x", "xq", 0.1f, 0);
+  net.weight("w", {2, 3}, {1, 2, 3, 4, 5, 6}, {0.5f, 0.25f, 1.0f}, 1);
+  net.node("MatMul", {"xq", "w"}, "m");
+  net.constant("b", floats({3}, {1.0f, 2.0f, -3.0f}));
+  net.node("Add", {"m", "b"}, "y");
+  net.output("y");
+  net.run();
+  const OnnxNode& dq = net.producer(net.only("Add").inputs[1]);
+  EXPECT_EQ(net.values(dq.inputs[0]), (Numbers{20, 80, -30}));
+  EXPECT_EQ(net.values(dq.inputs[1]), (Numbers{0.1f * 0.5f, 0.1f * 0.25f, 0.1f * 1.0f}));
+}
+
+TEST(Codes, SignedOnesBeforeMaxPoolAreStoredUnsignedFromOpset21) {
+  for (int64_t opset : {20, 21}) {
+    Net net;
+    net.graph.opset = opset;
+    net.options.signed_activations = true;
+    net.input("x", {1, 1, 4, 4});
+    net.quantizer("x", "xq", 0.1f, 0, DType::kInt8);
+    net.node("MaxPool", {"xq"}, "p", {{"kernel_shape", std::vector<int64_t>{2, 2}}});
+    net.node("Neg", {"p"}, "n");
+    net.quantizer("n", "y", 0.1f, 0, DType::kInt8);
+    net.output("y");
+    net.run();
+    const bool moved = opset == 21;
+    EXPECT_EQ(net.graph.initializer(net.producer("xq").inputs[2])->dtype,
+              moved ? DType::kUInt8 : DType::kInt8);
+    EXPECT_EQ(net.graph.initializer(net.producer("y").inputs[2])->dtype, DType::kInt8);
+    ASSERT_EQ(net.notes.size(), moved ? 1u : 0u);
+    if (moved) {
+      EXPECT_NE(net.notes[0].find("stored as uint8"), std::string::npos);
+    }
+  }
+}
+
+TEST(Names, AreThoseOfTheSourceAfterRewrites) {
+  Net net = conv_bn({1.0f, -2.0f});
+  net.run();
+  const OnnxNode& conv = net.only("Conv");
+  const OnnxNode& dq = net.producer(conv.inputs[1]);
+  EXPECT_EQ(dq.inputs, (std::vector<std::string>{"w_quantized", "w_scale", "w_zero_point"}));
+}
+
 TEST(UInt8Weights, AreShiftedBy128WhereTheyCanSaturate) {
   Net net;
   net.options.uint8_weights = true;

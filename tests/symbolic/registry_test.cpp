@@ -56,8 +56,8 @@ TEST(Registry, OverloadsComeFirstAndUserRowsWin) {
 
 TEST(Registry, NoRowTwice) {
   std::set<std::pair<std::string, int>> seen;
-  for (const auto table : {quant_symbolics(), elementwise_symbolics(), nn_symbolics(),
-                           shape_symbolics(), reduce_symbolics()}) {
+  for (const auto table : {quant_symbolics(), elementwise_symbolics(), activation_symbolics(),
+                           nn_symbolics(), shape_symbolics(), reduce_symbolics()}) {
     for (const Symbolic& row : table) {
       EXPECT_TRUE(seen.emplace(row.torch_op, row.since_opset).second) << row.torch_op;
     }

@@ -163,11 +163,11 @@ TEST(TorchScriptSource, ChecksDynamicAxes) {
 }
 
 TEST(TorchScriptSource, SecondExamplesRepeatTheFirst) {
-  std::vector<ProgramInput> inputs = {{"x", {at::tensor({{1, 2}, {3, 4}}, at::kLong)}, {}},
+  std::vector<ProgramInput> inputs = {{"x", {torch::tensor({{1, 2}, {3, 4}}, at::kLong)}, {}},
                                       {"y", {at::ones({2}, at::kFloat)}, {}}};
   apply_dynamic_axes(inputs, {{"x", 0, "N"}, {"y", 0, "M"}});
   EXPECT_TRUE(at::equal(inputs[0].examples.at(1).toTensor(),
-                        at::tensor({{1, 2}, {3, 4}, {1, 2}}, at::kLong)));
+                        torch::tensor({{1, 2}, {3, 4}, {1, 2}}, at::kLong)));
   EXPECT_EQ(inputs[1].examples.at(1).toTensor().sizes(), (c10::IntArrayRef{4}));
   EXPECT_EQ(inputs[0].symbols, (std::vector<std::string>{"N", ""}));
 }
