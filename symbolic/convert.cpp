@@ -29,6 +29,11 @@ std::string module_of(const std::string& parameter_path) {
 // inlined; else of the trace's scope.
 std::string scope_of(const Program& program, Node* node) {
   for (const torch::jit::Value* input : node->inputs()) {
+    // A weight that is fake-quantised at every forward.
+    while (std::string_view(input->node()->kind().toUnqualString()).find("fake_quant") !=
+               std::string_view::npos &&
+           !input->node()->inputs().empty())
+      input = input->node()->input(0);
     if (input->node()->kind() != prim::Constant ||
         !input->type()->isSubtypeOf(*c10::TensorType::get()))
       continue;

@@ -74,6 +74,26 @@ bool holds_tensors(const JitValue* value) {
          type->isSubtypeOf(*c10::ListType::ofTensors());
 }
 
+/// An op that by its schema returns a view of its input. `to` and `contiguous` may copy.
+bool is_view(const Node& node) {
+  const c10::FunctionSchema* schema = node.maybeSchema();
+  if (schema == nullptr || schema->returns().size() != 1) return false;
+  const c10::AliasInfo* alias = schema->returns()[0].alias_info();
+  const std::string_view name = node.kind().toUnqualString();
+  return alias != nullptr && !alias->isWrite() && name != "to" && name != "contiguous" &&
+         name != "reshape" && name != "flatten";
+}
+
+/// A tensor that shares the storage of an argument, and is no larger (expand() is, once written).
+bool is_view_of(const c10::IValue& value, const Stack& arguments) {
+  if (!value.isTensor()) return false;
+  const at::Tensor& tensor = value.toTensor();
+  return std::any_of(arguments.begin(), arguments.end(), [&](const c10::IValue& argument) {
+    return argument.isTensor() && argument.toTensor().defined() &&
+           tensor.is_alias_of(argument.toTensor()) && tensor.numel() <= argument.toTensor().numel();
+  });
+}
+
 /// Inserts a value as a constant (a list of tensors: as a ListConstruct), or returns nullptr.
 JitValue* insert_constant(Graph& graph, const c10::IValue& value) {
   if (value.isTensorList()) {
@@ -154,9 +174,11 @@ class Folder {
       if (!value) return false;
       inputs.push_back(std::move(*value));
     }
+    // Large weights: only views of them, which take no memory.
     const bool makes_tensors =
         std::any_of(node->outputs().begin(), node->outputs().end(), holds_tensors);
-    if (makes_tensors && std::any_of(inputs.begin(), inputs.end(), is_large)) return false;
+    const bool large = makes_tensors && std::any_of(inputs.begin(), inputs.end(), is_large);
+    if (large && !is_view(*node)) return false;
     if (aliases_ && aliases_->hasWriters(node)) return false;
 
     Stack outputs;
@@ -168,7 +190,9 @@ class Folder {
       return false;  // in a branch that is never taken, say; record() names it if it is
     }
     if (outputs.size() != node->outputs().size()) return false;
-    if (std::any_of(outputs.begin(), outputs.end(), is_large)) return false;
+    for (const c10::IValue& output : outputs) {
+      if (is_large(output) && !is_view_of(output, arguments)) return false;
+    }
     return replace(node, arguments, outputs);
   }
 
@@ -177,7 +201,7 @@ class Folder {
     std::vector<JitValue*> constants;
     for (c10::IValue& output : outputs) {
       if (output.isTensor() && output.toTensor().defined()) {
-        output = own(output.toTensor(), inputs);
+        output = named(output.toTensor(), inputs);
       }
       JitValue* constant = insert_constant(graph_, output);
       if (constant == nullptr) return false;  // DCE takes those that went in
@@ -190,10 +214,8 @@ class Folder {
     return true;
   }
 
-  /// A dense tensor of its own, under the name of the tensor that it was made from: a view of a
-  /// weight would pass for the weight itself, which is known by its data pointer.
-  at::Tensor own(const at::Tensor& tensor, const Stack& inputs) {
-    at::Tensor result = tensor;
+  /// The folded tensor, under the name of the one that it was made from.
+  at::Tensor named(const at::Tensor& tensor, const Stack& inputs) {
     for (const c10::IValue& input : inputs) {
       if (!input.isTensor() || !input.toTensor().defined()) continue;
       const at::Tensor& source = input.toTensor();
@@ -201,19 +223,12 @@ class Folder {
           source.const_data_ptr() == tensor.const_data_ptr()) {
         return source;  // contiguous(), detach() and the like
       }
-      if (tensor.is_alias_of(source)) {
-        const at::NoGradGuard no_grad;
-        result = tensor.clone(at::MemoryFormat::Contiguous);
-      }
-    }
-    for (const c10::IValue& input : inputs) {
-      if (!input.isTensor() || !input.toTensor().defined()) continue;
-      const auto path = paths_.find(input.toTensor().const_data_ptr());
-      if (path == paths_.end() || result.numel() == 0) continue;
-      paths_[result.const_data_ptr()] = std::string(path->second);
+      const auto path = paths_.find(source.const_data_ptr());
+      if (path == paths_.end() || tensor.numel() == 0) continue;
+      paths_.emplace(tensor.const_data_ptr(), std::string(path->second));
       break;
     }
-    return result;
+    return tensor;
   }
 
   Graph& graph_;

@@ -11,6 +11,7 @@
 #include <climits>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <stdexcept>
 #include <unordered_set>
 
@@ -52,6 +53,19 @@ bool is_onnx_op(const onnx::NodeProto& node, const char* op) {
 
 std::string input_or_none(const onnx::NodeProto& node, int index) {
   return index < node.input_size() ? node.input(index) : std::string();
+}
+
+/// The value of a float32 tensor of one element that is stored in the file itself.
+std::optional<float> one_float(const onnx::TensorProto& tensor) {
+  if (tensor.data_type() != onnx::TensorProto::FLOAT) return std::nullopt;
+  for (int64_t dim : tensor.dims()) {
+    if (dim != 1) return std::nullopt;
+  }
+  if (tensor.float_data_size() == 1) return tensor.float_data(0);
+  if (tensor.raw_data().size() != sizeof(float)) return std::nullopt;
+  float value;
+  std::memcpy(&value, tensor.raw_data().data(), sizeof(value));
+  return value;
 }
 
 std::vector<FileQuantizer> find_quantizers(const onnx::GraphProto& graph) {
@@ -120,32 +134,6 @@ std::string OnnxFile::with_outputs(const std::vector<std::string>& values) const
   return bytes;
 }
 
-std::string OnnxFile::with_given_codes(const NamedTensors& given) const {
-  onnx::ModelProto model = model_->proto;
-  onnx::GraphProto& graph = *model.mutable_graph();
-  std::unordered_map<std::string, std::string> renamed;
-  std::unordered_set<std::string> present(outputs_.begin(), outputs_.end());
-  for (const FileQuantizer& q : quantizers_) {
-    auto found = given.find(q.codes);
-    if (q.constant || found == given.end()) continue;
-    const std::string name = q.codes + "/given";
-    renamed.emplace(q.codes, name);
-    onnx::ValueInfoProto& input = *graph.add_input();
-    input.set_name(name);
-    auto& type = *input.mutable_type()->mutable_tensor_type();
-    type.set_elem_type(static_cast<int32_t>(found->second.dtype));  // DType has ONNX's numbers
-    type.mutable_shape();
-    for (int64_t dim : found->second.dims) type.mutable_shape()->add_dim()->set_dim_value(dim);
-    if (present.insert(q.codes).second) graph.add_output()->set_name(q.codes);
-  }
-  for (onnx::NodeProto& node : *graph.mutable_node()) {
-    for (std::string& input : *node.mutable_input()) {
-      if (auto found = renamed.find(input); found != renamed.end()) input = found->second;
-    }
-  }
-  return serialize(model);
-}
-
 std::string OnnxFile::cut_input(const std::string& codes) { return codes + "/qcdq_verify_cut"; }
 
 std::string OnnxFile::cut_at_codes(const std::unordered_map<std::string, DType>& types) const {
@@ -168,23 +156,35 @@ std::string OnnxFile::cut_at_codes(const std::unordered_map<std::string, DType>&
   return serialize(model);
 }
 
-std::string OnnxFile::with_scaled_quantizer_inputs(float factor) const {
+std::string OnnxFile::with_moved_quantizer_inputs(double fraction) const {
   onnx::ModelProto model = model_->proto;
   onnx::GraphProto& graph = *model.mutable_graph();
-  const std::string name = "qcdq_verify_factor";
-  onnx::TensorProto& tensor = *graph.add_initializer();
-  tensor.set_name(name);
-  tensor.set_data_type(onnx::TensorProto::FLOAT);
-  tensor.add_float_data(factor);
+  std::unordered_map<std::string, const onnx::TensorProto*> initializers;
+  for (const auto& tensor : model_->proto.graph().initializer()) {
+    initializers[tensor.name()] = &tensor;
+  }
   google::protobuf::RepeatedPtrField<onnx::NodeProto> nodes;
   for (onnx::NodeProto& node : *graph.mutable_node()) {
-    if (is_onnx_op(node, "QuantizeLinear") && model_->initializers.count(node.input(0)) == 0) {
-      onnx::NodeProto& scaled = *nodes.Add();
-      scaled.set_op_type("Mul");
-      scaled.add_input(node.input(0));
-      scaled.add_input(name);
-      scaled.add_output(node.output(0) + "/qcdq_verify_scaled");
-      node.set_input(0, scaled.output(0));
+    if (is_onnx_op(node, "QuantizeLinear") && initializers.count(node.input(0)) == 0) {
+      auto scale = initializers.find(node.input(1));
+      auto zero_point = initializers.find(input_or_none(node, 2));
+      const std::optional<float> step =
+          scale == initializers.end() ? std::nullopt : one_float(*scale->second);
+      if (step) {
+        const bool wide = zero_point != initializers.end() &&
+                          (zero_point->second->data_type() == onnx::TensorProto::UINT16 ||
+                           zero_point->second->data_type() == onnx::TensorProto::INT16);
+        onnx::TensorProto& distance = *graph.add_initializer();
+        distance.set_name(node.output(0) + "/qcdq_verify_distance");
+        distance.set_data_type(onnx::TensorProto::FLOAT);
+        distance.add_float_data(static_cast<float>(fraction * *step * (wide ? 65535 : 255)));
+        onnx::NodeProto& moved = *nodes.Add();
+        moved.set_op_type("Add");
+        moved.add_input(node.input(0));
+        moved.add_input(distance.name());
+        moved.add_output(node.output(0) + "/qcdq_verify_moved");
+        node.set_input(0, moved.output(0));
+      }
     }
     *nodes.Add() = node;
   }

@@ -47,18 +47,16 @@ class OnnxFile {
 
   /// The model's bytes with `values` as further outputs, behind its own.
   std::string with_outputs(const std::vector<std::string>& values) const;
-  /// The model's bytes, cut behind each quantiser (weights excepted) that `given` has codes of:
-  /// what follows takes them from a further graph input "CODES/given", and the quantiser's own
-  /// codes are an output. The inputs stand behind the model's own, in the order of quantizers().
-  std::string with_given_codes(const NamedTensors& given) const;
   /// The model's bytes, cut at the codes of each quantiser in `types`: what used them reads a
   /// further graph input of that element type instead, and the codes are further outputs. Fed with
   /// the codes of another run, it says what each part of the model makes of them by itself.
   std::string cut_at_codes(const std::unordered_map<std::string, DType>& types) const;
   /// Name of the graph input that stands for `codes` in cut_at_codes().
   static std::string cut_input(const std::string& codes);
-  /// The model's bytes, each quantiser's input (weights excepted) multiplied by `factor`.
-  std::string with_scaled_quantizer_inputs(float factor) const;
+  /// The model's bytes, each quantiser's input (weights excepted) moved by `fraction` of its
+  /// quantiser's range. A quantiser whose scale is no float32 initializer of one element is left as
+  /// it is.
+  std::string with_moved_quantizer_inputs(double fraction) const;
 
  private:
   struct Model;

@@ -37,7 +37,8 @@ TensorData to_tensor_data(const at::Tensor& tensor, const std::string& name) {
   for (const auto& [scalar_type, dtype] : kTypes) {
     if (scalar_type != tensor.scalar_type()) continue;
     auto held = std::make_shared<at::Tensor>(tensor.detach().to(at::kCPU).contiguous());
-    return {dtype, held->sizes().vec(), std::shared_ptr<const void>(held, held->numel() == 0 ? held.get() : held->data_ptr()),
+    return {dtype, held->sizes().vec(),
+            std::shared_ptr<const void>(held, held->numel() == 0 ? held.get() : held->data_ptr()),
             nullptr};
   }
   throw std::runtime_error("'" + name + "' has torch type " +
@@ -48,9 +49,9 @@ TensorData to_tensor_data(const at::Tensor& tensor, const std::string& name) {
 at::Tensor to_tensor(const TensorData& data, const std::string& name) {
   for (const auto& [scalar_type, dtype] : kTypes) {
     if (dtype != data.dtype) continue;
-    const std::shared_ptr<const void> held = data.load();
     const auto options = at::TensorOptions().dtype(scalar_type);
     if (data.numel() == 0) return at::empty(data.dims, options);
+    const std::shared_ptr<const void> held = data.load();
     return at::from_blob(
         const_cast<void*>(held.get()), data.dims, [held](void*) {}, options);
   }

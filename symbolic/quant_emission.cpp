@@ -82,10 +82,9 @@ Value float_clip(GraphBuilder& graph, NodeArgs& args, const Value& x, const Quan
   }
   const int64_t rank = rank_of(graph, x);
   if (params.block_size > 0 || rank < 0) {
-    args.unsupported(
-        "quant_min", text(range),
-        "a range narrower than its 16-bit type needs a Clip per block, which ONNX lacks",
-        "use the full 16-bit range, or 8 bits");
+    args.unsupported("block_size", std::to_string(params.block_size),
+                     "a range of 9 to 15 bits needs a Clip per block, which ONNX lacks",
+                     "use the full 16-bit range, or 8 bits");
   }
   std::vector<int64_t> dims(static_cast<size_t>(rank - params.axis), 1);
   dims[0] = static_cast<int64_t>(params.scale.size());
@@ -299,8 +298,10 @@ Value emit_dequantize(GraphBuilder& graph, NodeArgs& args, const char* name, Qua
       codes = graph.cast(codes, DType::kInt32);
     }
   }
-  const std::string base =
-      graph.constant_data(codes) != nullptr ? codes.name : quantizer_name(graph);
+  std::string base = quantizer_name(graph);
+  if (graph.constant_data(codes) != nullptr) {
+    base = codes.name.substr(0, codes.name.rfind("_quantized"));
+  }
   const CodeRange full = storage_range(params.storage);
   for (int64_t zero_point : params.zero_point) {
     if (full.holds(zero_point)) continue;

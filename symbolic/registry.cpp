@@ -22,9 +22,9 @@ UserRows& user_rows() {
   return instance;
 }
 
-std::array<std::span<const Symbolic>, 6> tables() {
-  return {quant_symbolics(), elementwise_symbolics(), activation_symbolics(),
-          nn_symbolics(),    shape_symbolics(),       reduce_symbolics()};
+std::array<std::span<const Symbolic>, 7> tables() {
+  return {quant_symbolics(), elementwise_symbolics(), activation_symbolics(), nn_symbolics(),
+          pool_symbolics(),  shape_symbolics(),       reduce_symbolics()};
 }
 
 class Search {

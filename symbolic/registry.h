@@ -20,6 +20,7 @@ std::span<const Symbolic> quant_symbolics();
 std::span<const Symbolic> elementwise_symbolics();
 std::span<const Symbolic> activation_symbolics();
 std::span<const Symbolic> nn_symbolics();
+std::span<const Symbolic> pool_symbolics();
 std::span<const Symbolic> shape_symbolics();
 std::span<const Symbolic> reduce_symbolics();
 

@@ -10,36 +10,6 @@ namespace qcdq {
 
 namespace {
 
-std::string text(const std::vector<int64_t>& values) {
-  std::string line = "[";
-  for (int64_t value : values) line += (line.size() > 1 ? ", " : "") + std::to_string(value);
-  return line + "]";
-}
-
-// torch takes one number for all spatial dimensions.
-std::vector<int64_t> spread(std::vector<int64_t> values, int64_t spatial) {
-  if (values.size() == 1) values.resize(spatial, values[0]);
-  return values;
-}
-
-std::vector<int64_t> begins_and_ends(const std::vector<int64_t>& begins,
-                                     const std::vector<int64_t>& ends) {
-  std::vector<int64_t> pads = begins;
-  pads.insert(pads.end(), ends.begin(), ends.end());
-  return pads;
-}
-
-// `x` with a batch dimension; `added` says whether it had none.
-Value batched(GraphBuilder& graph, const NodeArgs& args, std::string_view name, const Value& x,
-              int64_t spatial, bool& added) {
-  added = rank_of(graph, args, name, x) == spatial + 1;
-  return added ? unsqueeze(graph, x, {0}) : x;
-}
-
-Value unbatched(GraphBuilder& graph, const Value& y, bool added) {
-  return added ? squeeze(graph, y, {0}) : y;
-}
-
 struct Convolution {
   bool transposed = false;
   std::vector<int64_t> output_padding;
@@ -238,7 +208,8 @@ Values instance_norm(GraphBuilder& graph, NodeArgs& args) {
   const std::vector<int64_t> dims = dims_of(graph, args, "input", x);
   const DType dtype = graph.type(x).dtype;
   if (dims.size() < 3 || dims[1] < 0)
-    args.unsupported("input", text(dims), "expected [batch, channels, ...] with fixed channels");
+    args.unsupported("input", list_text(dims),
+                     "expected [batch, channels, ...] with fixed channels");
   const Value weight = args.optional_tensor("weight");
   const Value bias = args.optional_tensor("bias");
   const Value scale = weight.present() ? weight : filled(graph, dtype, dims[1], 1);
@@ -254,116 +225,6 @@ Values instance_norm(GraphBuilder& graph, NodeArgs& args) {
   return {graph.op("BatchNormalization",
                    {x, scale, shift, args.tensor("running_mean"), args.tensor("running_var")},
                    epsilon)};
-}
-
-struct Window {
-  std::vector<int64_t> kernel, stride, padding, dilation;
-  std::vector<int64_t> end_padding;  // padding + what ceil_mode adds
-  bool adds_at_end = false;
-  bool unknown_size = false;  // ceil_mode and a dynamic size
-};
-
-// Reads the arguments that all pools share. ceil_mode becomes padding at the end, as much as the
-// recorded output size needs: runtimes disagree about ONNX's own ceil_mode.
-Window window_of(NodeArgs& args, const std::vector<int64_t>& input, int64_t spatial) {
-  Window window;
-  window.kernel = spread(args.ints("kernel_size"), spatial);
-  window.stride = spread(args.ints("stride"), spatial);
-  if (window.stride.empty()) window.stride = window.kernel;
-  window.padding = spread(args.ints("padding"), spatial);
-  window.dilation = args.has("dilation") ? spread(args.ints("dilation"), spatial)
-                                         : std::vector<int64_t>(spatial, 1);
-  window.end_padding = window.padding;
-  if (!args.boolean("ceil_mode")) return window;
-  const TensorType output = args.output_type();
-  for (int64_t d = 0; d < spatial; ++d) {
-    const int64_t size = input[input.size() - spatial + d];
-    const int64_t windows = output.ranked ? output.dims[output.dims.size() - spatial + d] : -1;
-    if (size < 0 || windows < 0) {
-      window.unknown_size = true;
-      continue;
-    }
-    const int64_t covered =
-        (windows - 1) * window.stride[d] + window.dilation[d] * (window.kernel[d] - 1) + 1;
-    const int64_t missing = covered - (size + 2 * window.padding[d]);
-    if (missing <= 0) continue;
-    window.end_padding[d] += missing;
-    window.adds_at_end = true;
-  }
-  return window;
-}
-
-template <int64_t kSpatial>
-Values max_pool(GraphBuilder& graph, NodeArgs& args) {
-  bool added = false;
-  const Value x = batched(graph, args, "self", args.tensor("self"), kSpatial, added);
-  const Window window = window_of(args, dims_of(graph, args, "self", x), kSpatial);
-  Attributes attributes = {{"kernel_shape", window.kernel},
-                           {"strides", window.stride},
-                           {"pads", begins_and_ends(window.padding, window.end_padding)},
-                           {"dilations", window.dilation}};
-  if (window.unknown_size) attributes.emplace_back("ceil_mode", int64_t{1});
-  return {unbatched(graph, graph.op("MaxPool", {x}, attributes), added)};
-}
-
-template <int64_t kSpatial>
-Values avg_pool(GraphBuilder& graph, NodeArgs& args) {
-  if (args.has("divisor_override") && !args.is_none("divisor_override")) {
-    args.unsupported("divisor_override", std::to_string(args.integer("divisor_override")),
-                     "ONNX AveragePool divides by the window's size", "divide after a sum instead");
-  }
-  bool added = false;
-  Value x = batched(graph, args, "self", args.tensor("self"), kSpatial, added);
-  const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
-  Window window = window_of(args, dims, kSpatial);
-  if (window.unknown_size)
-    args.unsupported("ceil_mode", "True", "needs a fixed input size", "drop the dynamic axis");
-  bool include_pad = args.boolean("count_include_pad");
-  if (window.adds_at_end && include_pad) {
-    // The divisor counts torch's own padding but not what ceil_mode adds: the padding becomes part
-    // of the input.
-    std::vector<int64_t> begins(dims.size(), 0);
-    std::copy(window.padding.begin(), window.padding.end(), begins.end() - kSpatial);
-    if (std::any_of(begins.begin(), begins.end(), [](int64_t p) { return p != 0; })) {
-      x = pad(graph, x, begins_and_ends(begins, begins), "constant", 0);
-    }
-    for (int64_t d = 0; d < kSpatial; ++d) window.end_padding[d] -= window.padding[d];
-    window.padding.assign(kSpatial, 0);
-    include_pad = false;
-  }
-  const Value y = graph.op("AveragePool", {x},
-                           {{"kernel_shape", window.kernel},
-                            {"strides", window.stride},
-                            {"pads", begins_and_ends(window.padding, window.end_padding)},
-                            {"count_include_pad", static_cast<int64_t>(include_pad)}});
-  return {unbatched(graph, y, added)};
-}
-
-template <int64_t kSpatial>
-Values adaptive_avg_pool(GraphBuilder& graph, NodeArgs& args) {
-  bool added = false;
-  const Value original = args.tensor("self");
-  const Value x = batched(graph, args, "self", original, kSpatial, added);
-  const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
-  const std::vector<int64_t> sizes = spread(args.ints("output_size"), kSpatial);
-  if (std::all_of(sizes.begin(), sizes.end(), [](int64_t size) { return size == 1; })) {
-    return {unbatched(graph, graph.op("GlobalAveragePool", {x}), added)};
-  }
-  std::vector<int64_t> kernel(kSpatial);
-  for (int64_t d = 0; d < kSpatial; ++d) {
-    const int64_t size = dims[dims.size() - kSpatial + d];
-    if (size <= 0 || sizes[d] <= 0 || size % sizes[d] != 0) {
-      args.unsupported("output_size", text(sizes),
-                       "an input of " + text({dims.end() - kSpatial, dims.end()}) +
-                           " has windows of unequal size",
-                       "choose a size that divides the input's, or 1");
-    }
-    kernel[d] = size / sizes[d];
-  }
-  if (std::all_of(kernel.begin(), kernel.end(), [](int64_t size) { return size == 1; }))
-    return {original};
-  return {unbatched(
-      graph, graph.op("AveragePool", {x}, {{"kernel_shape", kernel}, {"strides", kernel}}), added)};
 }
 
 Values embedding(GraphBuilder& graph, NodeArgs& args) {
@@ -394,15 +255,6 @@ constexpr Symbolic kRows[] = {
     {"aten::layer_norm", 10, layer_norm, "LayerNormalization; below 17: ReduceMean, ..."},
     {"aten::group_norm", 10, group_norm, "InstanceNormalization, Reshape, Mul, Add"},
     {"aten::instance_norm", 10, instance_norm, "InstanceNormalization"},
-    {"aten::max_pool1d", 10, max_pool<1>, "MaxPool"},
-    {"aten::max_pool2d", 10, max_pool<2>, "MaxPool"},
-    {"aten::max_pool3d", 10, max_pool<3>, "MaxPool"},
-    {"aten::avg_pool1d", 10, avg_pool<1>, "AveragePool, Pad"},
-    {"aten::avg_pool2d", 10, avg_pool<2>, "AveragePool, Pad"},
-    {"aten::avg_pool3d", 10, avg_pool<3>, "AveragePool, Pad"},
-    {"aten::adaptive_avg_pool1d", 10, adaptive_avg_pool<1>, "GlobalAveragePool, AveragePool"},
-    {"aten::adaptive_avg_pool2d", 10, adaptive_avg_pool<2>, "GlobalAveragePool, AveragePool"},
-    {"aten::adaptive_avg_pool3d", 10, adaptive_avg_pool<3>, "GlobalAveragePool, AveragePool"},
     {"aten::embedding", 10, embedding, "Gather"},
 };
 

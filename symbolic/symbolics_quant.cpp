@@ -82,18 +82,11 @@ void set_zero_point(NodeArgs& args, Quantizer& quantizer, const std::vector<doub
 using RoundZeroPoint = double (*)(double zero_point, CodeRange range);
 
 double as_is(double zero_point, CodeRange) { return zero_point; }
-// semantics.md, LSQ+: clamp(round_half_even(zp)).
+// clamp(round_half_even(zp)): semantics.md's LSQ+, and aten's learnable ops.
 double nearest(double zero_point, CodeRange range) {
   return std::min(std::max(round_half_even(zero_point), static_cast<double>(range.min)),
                   static_cast<double>(range.max));
 }
-// aten's per-tensor learnable op rounds its zero point this way: trunc(clamp(zp + 0.5)).
-double aten_learnable(double zero_point, CodeRange range) {
-  const auto half_up = static_cast<double>(static_cast<float>(zero_point) + 0.5f);
-  return std::trunc(
-      std::min(std::max(half_up, static_cast<double>(range.min)), static_cast<double>(range.max)));
-}
-
 // A quantiser whose scale and zero point are Tensor arguments; `axis` is nothing per tensor.
 Quantizer tensor_quantizer(NodeArgs& args, CodeRange range, std::optional<int64_t> axis,
                            RoundZeroPoint round = as_is, int64_t block_size = 0) {
@@ -236,7 +229,7 @@ Values aten_per_channel(GraphBuilder& graph, NodeArgs& args) {
 
 Values aten_learnable_per_tensor(GraphBuilder& graph, NodeArgs& args) {
   args.ignore("grad_factor", "scales gradients only");
-  const Quantizer quantizer = tensor_quantizer(args, range_of(args), std::nullopt, aten_learnable);
+  const Quantizer quantizer = tensor_quantizer(args, range_of(args), std::nullopt, nearest);
   return {emit_fake_quantize(graph, args, "self", aten_quantizer(quantizer))};
 }
 

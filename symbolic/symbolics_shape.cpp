@@ -11,12 +11,6 @@ namespace qcdq {
 
 namespace {
 
-std::string text(const std::vector<int64_t>& values) {
-  std::string line = "[";
-  for (int64_t value : values) line += (line.size() > 1 ? ", " : "") + std::to_string(value);
-  return line + "]";
-}
-
 // Reshape to the recorded output where at most one of its dimensions is dynamic; false: the shape
 // has to be computed.
 std::optional<Value> reshape_to_recorded(GraphBuilder& graph, const NodeArgs& args,
@@ -275,7 +269,8 @@ Values unbind(GraphBuilder& graph, NodeArgs& args) {
 std::vector<int64_t> onnx_pads(const NodeArgs& args, const std::vector<int64_t>& pads,
                                int64_t rank) {
   if (pads.size() % 2 != 0 || static_cast<int64_t>(pads.size()) > 2 * rank) {
-    args.unsupported("pad", text(pads), "expected two numbers for each of the last dimensions");
+    args.unsupported("pad", list_text(pads),
+                     "expected two numbers for each of the last dimensions");
   }
   std::vector<int64_t> onnx(2 * rank, 0);
   for (size_t i = 0; i < pads.size() / 2; ++i) {
@@ -293,7 +288,7 @@ Values padded(GraphBuilder& graph, NodeArgs& args, const Value& x,
       onnx_pads(args, args.ints(pads), rank_of(graph, args, rank_of_argument, x));
   const bool crops = std::any_of(onnx.begin(), onnx.end(), [](int64_t p) { return p < 0; });
   if (crops && mode != "constant")
-    args.unsupported(pads, text(onnx), "negative padding with mode " + mode);
+    args.unsupported(pads, list_text(onnx), "negative padding with mode " + mode);
   if (std::all_of(onnx.begin(), onnx.end(), [](int64_t p) { return p == 0; })) return {x};
   return {pad(graph, x, onnx, mode, value)};
 }

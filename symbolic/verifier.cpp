@@ -14,13 +14,14 @@
 namespace qcdq {
 namespace {
 
-// Two correct float computations of a convolution differ by about this, relatively: sums in another
-// order.
-constexpr float kRoundingNoise = 4e-6f;
+// Two correct float computations of a convolution differ by about this part of the values' range:
+// sums in another order.
+constexpr double kRoundingNoise = 4e-6;
 // How far codes at rounding ties move an output depends on the model: it is measured by moving each
-// quantiser's input by kRoundingNoise, and this many times the measured movement is accepted.
+// quantiser's input by kRoundingNoise of its range, up and down, and this many times the measured
+// movement is accepted.
 constexpr double kMovementFactor = 4;
-constexpr size_t kMostFailuresOfARun = 3;
+constexpr int64_t kMostFailuresOfARun = 3;
 
 struct Explanation {
   const char* key;
@@ -191,11 +192,11 @@ void Verifier::compare_with_torch(const NamedTensors& named, const NamedTensors*
     }
     if (difference.max_relative <= options_.tolerance) continue;
     if (moves_codes_ && within_movement(difference)) {
-      if (record_) {
+      if (record_ && findings.failures.empty()) {  // else there is a better reason
         warn(run + ": output '" + name + "': relative difference " +
              number(difference.max_relative) + ": codes at rounding ties; the output moves by " +
              number(movement_[name]) + " itself where the quantisers' inputs move by " +
-             number(kRoundingNoise));
+             number(kRoundingNoise) + " of their range");
       }
       continue;
     }
@@ -220,15 +221,11 @@ void Verifier::measure_movement() {
   const std::vector<std::string>& names = file_.outputs();
   for (const std::string& name : names) movement_[name] = 0;
   const NamedTensors still = run_named(plain_session(false), names);
-  for (float factor : {1.0f + kRoundingNoise, 1.0f - kRoundingNoise}) {
-    NamedTensors moved;
-    try {
-      moved = run_named(session(factor > 1 ? "moved up" : "moved down", false,
-                                [&] { return file_.with_scaled_quantizer_inputs(factor); }),
-                        names);
-    } catch (const std::runtime_error&) {
-      continue;  // quantisers of float16: the model with a float32 factor doesn't load
-    }
+  for (double fraction : {kRoundingNoise, -kRoundingNoise}) {
+    const NamedTensors moved =
+        run_named(session(fraction > 0 ? "moved up" : "moved down", false,
+                          [&] { return file_.with_moved_quantizer_inputs(fraction); }),
+                  names);
     for (const std::string& name : names) {
       const OutputComparison result = compare_outputs(name, "", to_tensor(still.at(name), name),
                                                       to_tensor(moved.at(name), name));
@@ -264,7 +261,7 @@ void Verifier::compare_local(const NamedTensors& optimized, const std::string& r
     if (record_) {
       report_.codes.push_back({q.quantized, run, count.codes, count.differing, count.max_steps});
     }
-    if (count.max_steps <= 1 || ++wrong > static_cast<int64_t>(kMostFailuresOfARun)) continue;
+    if (count.max_steps <= 1 || ++wrong > kMostFailuresOfARun) continue;
     findings.add(q.node, run + ": " + q.node + ": codes differ by up to " +
                              std::to_string(count.max_steps) +
                              " steps from those without optimisations on the same input, expected "
@@ -272,10 +269,9 @@ void Verifier::compare_local(const NamedTensors& optimized, const std::string& r
                              std::to_string(count.differing) + " of " +
                              std::to_string(count.codes) + " differ)");
   }
-  if (wrong > static_cast<int64_t>(kMostFailuresOfARun)) {
-    findings.failures.back() += "; and so do " +
-                                std::to_string(wrong - static_cast<int64_t>(kMostFailuresOfARun)) +
-                                " more quantisers";
+  if (wrong > kMostFailuresOfARun) {
+    findings.failures.back() +=
+        "; and so do " + std::to_string(wrong - kMostFailuresOfARun) + " more quantisers";
   }
   for (const std::string& name : file_.outputs()) {
     const OutputComparison result = compare_outputs(name, run, to_tensor(local.at(name), name),
@@ -327,10 +323,9 @@ void Verifier::optimized_run(const std::string& run) {
   }
   record_ = true;
   if (!explained) return fail(findings);
-  for (const std::string& failure : findings.failures) {
-    warn(failure + ": " + explained->cause + " (gone with " + explained->key + "=" +
-         explained->value + ")");
-  }
+  const size_t more = findings.failures.size() - 1;
+  warn(findings.failures[0] + (more > 0 ? "; " + std::to_string(more) + " more" : "") + ": " +
+       explained->cause + " (gone with " + explained->key + "=" + explained->value + ")");
   if (options_.strict) fail(findings);
 }
 

@@ -219,4 +219,32 @@ Value filled(GraphBuilder& graph, DType dtype, int64_t count, double value) {
       TensorData::from<uint16_t>(dtype, {count}, std::vector<uint16_t>(count, bits)));
 }
 
+std::string list_text(const std::vector<int64_t>& values) {
+  std::string line = "[";
+  for (int64_t value : values) line += (line.size() > 1 ? ", " : "") + std::to_string(value);
+  return line + "]";
+}
+
+std::vector<int64_t> spread(std::vector<int64_t> values, int64_t spatial) {
+  if (values.size() == 1) values.resize(spatial, values[0]);
+  return values;
+}
+
+std::vector<int64_t> begins_and_ends(const std::vector<int64_t>& begins,
+                                     const std::vector<int64_t>& ends) {
+  std::vector<int64_t> pads = begins;
+  pads.insert(pads.end(), ends.begin(), ends.end());
+  return pads;
+}
+
+Value batched(GraphBuilder& graph, const NodeArgs& args, std::string_view name, const Value& x,
+              int64_t spatial, bool& added) {
+  added = rank_of(graph, args, name, x) == spatial + 1;
+  return added ? unsqueeze(graph, x, {0}) : x;
+}
+
+Value unbatched(GraphBuilder& graph, const Value& y, bool added) {
+  return added ? squeeze(graph, y, {0}) : y;
+}
+
 }  // namespace qcdq

@@ -68,4 +68,18 @@ Value softmax(GraphBuilder& graph, std::string_view op, const Value& x, int64_t 
 /// A 1-d constant of `count` equal numbers.
 Value filled(GraphBuilder& graph, DType dtype, int64_t count, double value);
 
+/// "[1, 2]", for messages.
+std::string list_text(const std::vector<int64_t>& values);
+/// One number stands for all spatial dimensions, as torch's layers have it.
+std::vector<int64_t> spread(std::vector<int64_t> values, int64_t spatial);
+/// ONNX's order of pads.
+std::vector<int64_t> begins_and_ends(const std::vector<int64_t>& begins,
+                                     const std::vector<int64_t>& ends);
+/// `x` with a batch dimension, which torch's layers don't insist on and ONNX's do; `added` says
+/// whether it had none.
+Value batched(GraphBuilder& graph, const NodeArgs& args, std::string_view name, const Value& x,
+              int64_t spatial, bool& added);
+/// The result without the batch dimension that `batched` added.
+Value unbatched(GraphBuilder& graph, const Value& y, bool added);
+
 }  // namespace qcdq

@@ -138,6 +138,8 @@ template <typename Derived>
 void QuantWeightedImpl<Derived>::freeze() {
   stale_ = false;
   const auto scale = input_scale();
+  // A clone that was given no source keeps the scales that belong together.
+  if (bias_quant && !scale && bias_quant->is_ready()) return;
   if (weight_quant) weight_quant->freeze(weight, zero_weight_scale(scale));
   if (bias_quant && scale) {
     bias_quant->set_scale(bias_scale(*scale, weight_quant->scale));
@@ -176,12 +178,10 @@ std::tuple<at::Tensor, at::Tensor> QuantWeightedImpl<Derived>::prepared_weight_a
   }
   if (!bias_quant) return {used_weight, bias};
   if (!this->is_training()) return {used_weight, bias_quant->forward(bias)};
-  TORCH_CHECK(
-      scale.has_value(), bias_quant->layer_name(), ": its ", bias_quant->spec().to_string(),
-      " bias takes input scale * weight scale, and the input's scale is not known; expected "
-      "input(spec) in the options, or set_input_quantizer(quantizer) with a quantiser that has "
-      "seen "
-      "a batch (again on a clone)");
+  TORCH_CHECK(scale.has_value(), bias_quant->layer_name(), ": its ", bias_quant->spec().to_string(),
+              " bias takes input scale * weight scale, and the input's scale is not known; "
+              "expected input(spec) in the options, or set_input_quantizer(quantizer) with one "
+              "that has seen a batch (again on a clone)");
   return {used_weight, bias_quant->forward_bias(bias, bias_scale(*scale, weight_scale))};
 }
 

@@ -91,9 +91,9 @@ struct QCDQ_API VerifyReport {
 
 /// Compares `reference` (the torch model) with the file on each set of inputs. Optimisations off:
 /// outputs within tolerance and 0 codes differ from qcdq's formula on the Q's own input. On: each
-/// layer gets the codes of that run, and its own may differ by one step; a difference that vanishes
-/// with session.x64quantprecision=1 is this CPU's u8 x s8 saturation: a warning (a failure if
-/// strict).
+/// layer's codes may differ by one step from what that layer gives without optimisations on the
+/// same input codes; a difference that vanishes with session.x64quantprecision=1 is this CPU's
+/// u8 x s8 saturation: a warning (a failure if strict).
 QCDQ_API VerifyReport verify_onnx(const BoxedForward& reference,
                                   const std::vector<std::vector<c10::IValue>>& inputs,
                                   const std::string& path, const VerifyOptions& options = {});

@@ -148,8 +148,8 @@ std::vector<c10::IValue> complete_arguments(const c10::FunctionSchema& schema,
       continue;
     }
     if (!given[i].type()->isSubtypeOf(*argument.type())) {
-      fail(signature(schema) + ": input '" + name + "' is a " + given[i].type()->repr_str() +
-           ", expected " + argument.type()->repr_str());
+      fail(signature(schema) + ": input '" + name + "' is a " + given[i].type()->annotation_str() +
+           ", expected " + argument.type()->annotation_str());
     }
     if (given[i].isTensor() && !given[i].toTensor().defined()) {
       fail(signature(schema) + ": input '" + name + "' is an undefined tensor");

@@ -50,7 +50,7 @@ torch.ops.load_library({str(plugin)!r})
 class M(torch.nn.Module):
     def forward(self, x):
         return torch.ops.mylib.scaled_tanh(x, 1.5)
-torch.jit.script(M()).save({str(model)!r})
+torch.jit.trace(M(), torch.zeros(2, 3)).save({str(model)!r})
 """)
     qcdq = prefix / "bin" / "qcdq"
     out = tmp_path / "m.onnx"

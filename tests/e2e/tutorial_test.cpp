@@ -66,14 +66,19 @@ class Tutorial : public testing::Test {
   std::filesystem::path folder_, previous_;
 };
 
-// The outputs of the file in ORT, optimisations off and on, against eager's.
+// The outputs of the file in ORT, optimisations off and on, against eager's: float sums in another
+// order. Optimised, uint8 x int8 products would saturate on x86 CPUs without VNNI;
+// x64quantprecision rules that out.
 void expect_equal_in_ort(const std::string& path, const at::Tensor& x, const at::Tensor& eager) {
   for (bool optimize : {false, true}) {
-    qcdq::OrtModel model(path, {.optimize = optimize});
+    qcdq::OrtOptions options;
+    options.optimize = optimize;
+    options.config = {{"session.x64quantprecision", "1"}};
+    qcdq::OrtModel model(path, options);
     const at::Tensor y = model.run({x})[0];
     const double difference =
         (y - eager).abs().max().item<double>() / eager.abs().max().item<double>();
-    EXPECT_LT(difference, 1e-6) << path << (optimize ? " optimised" : "");
+    EXPECT_LT(difference, 2e-5) << path << (optimize ? " optimised" : "");
   }
 }
 
@@ -184,7 +189,6 @@ TEST_F(Tutorial, LowBits) {
   for (const auto& layer : {net->fc1, net->fc2}) {
     const at::Tensor codes = qcdq::quantize(layer->weight.detach(), layer->weight_quant->scale,
                                             layer->weight_quant->zero_point, -3, 3, torch::kChar);
-    EXPECT_EQ(codes.min().item<int>(), std::max(-3, codes.min().item<int>()));
     EXPECT_EQ(codes.abs().max().item<int>(), 3);
   }
   LowBitNet again;

@@ -1,0 +1,275 @@
+// The exporter from end to end in C++: TorchScript and C++ modules in, a file out that ONNX Runtime
+// computes alike. What single ops become is in cases/; models from Python are in tests/python.
+#include "qcdq/export.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "qcdq/ops.h"
+#include "qcdq/verify.h"
+
+namespace qcdq {
+namespace {
+
+namespace fs = std::filesystem;
+
+class ExportTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "qcdq_export_XXXXXX").string();
+    ASSERT_NE(::mkdtemp(name.data()), nullptr);
+    folder_ = name;
+    path_ = (folder_ / "m.onnx").string();
+    torch::manual_seed(0);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  std::set<std::string> listing() const {
+    std::set<std::string> names;
+    for (const auto& entry : fs::directory_iterator(folder_)) {
+      names.insert(entry.path().filename().string());
+    }
+    return names;
+  }
+  std::string contents() const {
+    std::ifstream file(path_, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  fs::path folder_;
+  std::string path_;
+};
+
+void expect_verified(const VerifyReport& report) {
+  EXPECT_TRUE(report.ok()) << report.failures.front();
+  EXPECT_EQ(report.codes_differing(), 0);
+}
+
+template <typename F>
+std::string error_of(F&& f) {
+  try {
+    f();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+ExportOptions at_opset(int64_t opset) {
+  ExportOptions options;
+  options.opset = opset;
+  return options;
+}
+
+/// Conv, ReLU, pooling and a Linear over a flattened batch.
+torch::jit::Module conv_net() {
+  torch::jit::Module net("Net");
+  net.register_attribute("training", c10::BoolType::get(), true);
+  net.register_parameter("w", torch::randn({8, 3, 3, 3}) * 0.2, false);
+  net.register_parameter("b", torch::randn({8}) * 0.2, false);
+  net.register_parameter("fc", torch::randn({10, 8}) * 0.2, false);
+  net.define(R"(
+def forward(self, x):
+    y = torch.relu(torch.conv2d(x, self.w, self.b, [1, 1], [1, 1]))
+    y = torch.adaptive_avg_pool2d(y, [1, 1])
+    return torch.matmul(y.view(x.size(0), -1), self.fc.t())
+)");
+  return net;
+}
+
+/// The same with fake-quantised weights and activations, as aten's QAT leaves them.
+torch::jit::Module quantised_conv_net(bool weight_is_parameter) {
+  torch::jit::Module net("Net");
+  const at::Tensor w = torch::randn({8, 3, 3, 3}) * 0.2;
+  if (weight_is_parameter) {
+    net.register_parameter("w", w, false);
+  } else {
+    net.register_buffer("w", w);
+  }
+  net.register_parameter("b", torch::randn({8}) * 0.2, false);
+  net.register_buffer("s", w.flatten(1).abs().amax(1) / 127);
+  net.register_buffer("z", torch::zeros({8}, torch::kInt32));
+  net.define(R"(
+def forward(self, x):
+    x = torch.fake_quantize_per_tensor_affine(x, 0.03, 128, 0, 255)
+    w = torch.fake_quantize_per_channel_affine(self.w, self.s, self.z, 0, -127, 127)
+    y = torch.relu(torch.conv2d(x, w, self.b, [1, 1], [1, 1]))
+    return torch.fake_quantize_per_tensor_affine(y, 0.02, 0, 0, 15)
+)");
+  return net;
+}
+
+TEST_F(ExportTest, AScriptedNetWithADynamicBatch) {
+  const torch::jit::Module net = conv_net();
+  ExportOptions options;
+  options.dynamic_axes = {{"x", 0, "N"}};
+  options.output_names = {"logits"};
+  std::vector<std::string> phases;
+  options.progress = [&](const std::string& phase) { phases.push_back(phase); };
+  const ExportReport report = export_onnx(net, {torch::randn({1, 3, 8, 8})}, path_, options);
+  EXPECT_EQ(report.path, path_);
+  EXPECT_EQ(report.opset, 21);
+  EXPECT_EQ(report.ir_version, 10);
+  EXPECT_EQ(report.file_bytes, fs::file_size(path_));
+  EXPECT_EQ(report.nodes_by_op.at("Conv"), 1);
+  EXPECT_EQ(report.phases.size(), phases.size());
+  EXPECT_TRUE(net.is_training()) << "the module gets its own mode back";
+  EXPECT_EQ(listing(), std::set<std::string>{"m.onnx"});
+  EXPECT_EQ(OrtModel(path_).output_names(), std::vector<std::string>{"logits"});
+  const VerifyReport verified =
+      verify_onnx(net, {{torch::randn({1, 3, 8, 8})}, {torch::randn({5, 3, 8, 8})}}, path_);
+  expect_verified(verified);
+  EXPECT_LT(verified.max_relative(), 1e-5);
+}
+
+TEST_F(ExportTest, TwoExportsAreTheSameBytes) {
+  const torch::jit::Module net = quantised_conv_net(true);
+  export_onnx(net, {torch::randn({1, 3, 8, 8})}, path_);
+  const std::string first = contents();
+  export_onnx(net, {torch::randn({1, 3, 8, 8})}, path_);
+  EXPECT_EQ(contents(), first);
+}
+
+TEST_F(ExportTest, EveryOpsetLoadsAndComputesTheSame) {
+  const torch::jit::Module net = conv_net();
+  const at::Tensor x = torch::randn({2, 3, 8, 8});
+  for (int64_t opset = 10; opset <= 26; ++opset) {
+    SCOPED_TRACE("opset " + std::to_string(opset));
+    EXPECT_EQ(export_onnx(net, {x}, path_, at_opset(opset)).opset, opset);
+    expect_verified(verify_onnx(net, {{x}}, path_));
+  }
+}
+
+TEST_F(ExportTest, QuantisersBecomeQAndDqWhateverHoldsTheWeight) {
+  for (bool parameter : {true, false}) {
+    SCOPED_TRACE(parameter ? "parameter" : "buffer");
+    const torch::jit::Module net = quantised_conv_net(parameter);
+    const at::Tensor x = torch::randn({2, 3, 8, 8});
+    const ExportReport report = export_onnx(net, {x}, path_);
+    EXPECT_EQ(report.nodes_by_op.at("QuantizeLinear"), 2);
+    EXPECT_EQ(report.nodes_by_op.at("DequantizeLinear"), 4) << "two activations, weight and bias";
+    EXPECT_EQ(report.nodes_by_op.count("Relu"), 0u) << "the quantiser behind it clamps at 0";
+    const VerifyReport verified = verify_onnx(net, {{x}}, path_);
+    expect_verified(verified);
+    EXPECT_EQ(verified.codes_compared(), 2 * 3 * 64 + 2 * 8 * 64);
+  }
+}
+
+TEST_F(ExportTest, EveryFormOfWeightsAndActivationsComputesTheSame) {
+  const torch::jit::Module net = quantised_conv_net(true);
+  const at::Tensor x = torch::randn({2, 3, 8, 8});
+  for (Weights weights : {Weights::kInt, Weights::kQdq}) {
+    for (WeightStorage storage : {WeightStorage::kInt8, WeightStorage::kUInt8}) {
+      for (ActivationStorage activations : {ActivationStorage::kAuto, ActivationStorage::kSigned}) {
+        ExportOptions options;
+        options.weights = weights;
+        options.weight_storage = storage;
+        options.activation_storage = activations;
+        export_onnx(net, {x}, path_, options);
+        expect_verified(verify_onnx(net, {{x}}, path_));
+      }
+    }
+  }
+}
+
+struct TwoInTwoOutImpl : torch::nn::Module {
+  TwoInTwoOutImpl() { register_module("fc", fc); }
+  std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& a, const at::Tensor& b) {
+    const at::Tensor scale = torch::full({}, 0.05f);
+    const at::Tensor zero_point = torch::zeros({}, torch::kInt32);
+    const at::Tensor q = fake_quantize(a, scale, zero_point, -8, 7);
+    return {fc(q) + b, torch::sigmoid(q)};
+  }
+  torch::nn::Linear fc{6, 4};
+};
+TORCH_MODULE(TwoInTwoOut);
+
+TEST_F(ExportTest, ACppModuleWithSeveralInputsAndOutputs) {
+  TwoInTwoOut net;
+  const BoxedForward forward = [net](const std::vector<c10::IValue>& in) mutable -> c10::IValue {
+    auto [sum, sigmoid] = net->forward(in[0].toTensor(), in[1].toTensor());
+    return c10::ivalue::Tuple::create({sum, sigmoid});
+  };
+  ExportOptions options;
+  options.input_names = {"a", "b"};
+  options.dynamic_axes = {{"a", 0, "N"}, {"b", 0, "N"}};
+  const ExportReport report =
+      export_onnx(net.ptr(), forward, {torch::randn({2, 6}), torch::randn({2, 4})}, path_, options);
+  EXPECT_EQ(report.nodes_by_op.at("QuantizeLinear"), 1);
+  EXPECT_EQ(report.nodes_by_op.at("Clip"), 1) << "4 bits in 8";
+  OrtModel model(path_);
+  EXPECT_EQ(model.input_names(), (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(model.output_names(), (std::vector<std::string>{"output_0", "output_1"}));
+  // Ties too: multiples of half a step.
+  const at::Tensor ties = (torch::arange(-30, 30).to(torch::kFloat) * 0.025f).reshape({10, 6});
+  expect_verified(verify_onnx(forward, {{ties, torch::randn({10, 4})}}, path_));
+}
+
+TEST_F(ExportTest, ASequential) {
+  torch::nn::Sequential net(torch::nn::Linear(4, 8), torch::nn::ReLU(), torch::nn::Linear(8, 2));
+  export_onnx(net, {torch::randn({3, 4})}, path_);
+  const BoxedForward forward = [net](const std::vector<c10::IValue>& in) mutable -> c10::IValue {
+    return net->forward(in[0].toTensor());
+  };
+  expect_verified(verify_onnx(forward, {{torch::randn({3, 4})}}, path_));
+}
+
+TEST_F(ExportTest, ExternalDataOnRequest) {
+  ExportOptions options;
+  options.external_data = ExternalData::kAlways;
+  torch::nn::Sequential net(torch::nn::Linear(64, 64));
+  const ExportReport report = export_onnx(net, {torch::randn({3, 64})}, path_, options);
+  EXPECT_EQ(listing(), (std::set<std::string>{"m.onnx", "m.onnx.data"}));
+  EXPECT_EQ(report.external_bytes, fs::file_size(path_ + ".data"));
+  const BoxedForward forward = [net](const std::vector<c10::IValue>& in) mutable -> c10::IValue {
+    return net->forward(in[0].toTensor());
+  };
+  expect_verified(verify_onnx(forward, {{torch::randn({3, 64})}}, path_));
+}
+
+TEST_F(ExportTest, ARefusalNamesTheOpAndLeavesTheFileAlone) {
+  export_onnx(conv_net(), {torch::randn({1, 3, 8, 8})}, path_);
+  const std::string before = contents();
+  torch::jit::Module net("Net");
+  net.define(R"(
+def forward(self, x):
+    return torch.lgamma(x) + torch.erfinv(x)
+)");
+  std::string words;
+  try {
+    export_onnx(net, {torch::rand({3})}, path_);
+    FAIL() << "exported";
+  } catch (const std::runtime_error& error) {
+    words = error.what();
+  }
+  EXPECT_NE(words.find("aten::lgamma"), std::string::npos) << words;
+  EXPECT_NE(words.find("aten::erfinv"), std::string::npos) << "all refusals at once: " << words;
+  EXPECT_EQ(contents(), before);
+  EXPECT_EQ(listing(), std::set<std::string>{"m.onnx"});
+}
+
+TEST_F(ExportTest, OptionsOutsideTheirRangeAreRefused) {
+  const torch::jit::Module net = conv_net();
+  const std::vector<c10::IValue> inputs = {torch::randn({1, 3, 8, 8})};
+  for (int64_t opset : {9, 27}) {
+    const std::string words = error_of([&] { export_onnx(net, inputs, path_, at_opset(opset)); });
+    EXPECT_EQ(words.find("export_onnx: opset = " + std::to_string(opset) + ", expected 10 to 26"),
+              0u)
+        << words;
+  }
+  EXPECT_EQ(error_of([&] { export_onnx(net, inputs, ""); }).find("export_onnx: path is empty"), 0u);
+  EXPECT_EQ(error_of([&] {
+              export_onnx(net, inputs, folder_.string());
+            }).find("export_onnx: " + folder_.string() + " is a directory"),
+            0u);
+  const std::string missing = (folder_ / "none" / "m.onnx").string();
+  EXPECT_EQ(error_of([&] { export_onnx(net, inputs, missing); }),
+            "cannot write " + missing + ": No such file or directory");
+  EXPECT_TRUE(listing().empty());
+}
+
+}  // namespace
+}  // namespace qcdq

@@ -26,7 +26,7 @@ TEST(Lower, KeepsFakeQuantizeOfParameterAndBuffer) {
   const torch::jit::Module module = module_of(R"(
 def forward(self, x):
     w = torch.fake_quantize_per_tensor_affine(self.w, 0.1, 0, -128, 127)
-    b = torch.fake_quantize_per_channel_affine(self.b, torch.ones([2]), torch.zeros([2], dtype=torch.int32), 0, -128, 127)
+    b = torch.fake_quantize_per_channel_affine(self.b, torch.ones([2]), torch.zeros([2], dtype=3), 0, -128, 127)
     return torch.linear(x, w) + torch.linear(x, b)
 )");
   const Program program = lowered(module, {at::ones({1, 2})});
@@ -88,20 +88,36 @@ graph(%x : Tensor):
   EXPECT_EQ(constant->toTensor().item<float>(), 0.25F);
 }
 
-TEST(Lower, FoldsSmallViewsUnderTheirNameAndLeavesLargeOnes) {
-  const std::string script = R"(
+TEST(Lower, FoldsViewsOfWeightsWithoutACopy) {
+  // 2 MiB: as torch::nn::Linear has it, whose forward is addmm(bias, x, weight.t()).
+  const at::Tensor w = at::rand({512, 1024});
+  const Program program = lowered(module_of(R"(
 def forward(self, x):
     return torch.mm(x, self.w.t())
+)",
+                                            w),
+                                  {at::ones({1, 1024})});
+  EXPECT_EQ(ops(program), (Ops{{"aten::mm", 1}}));
+  const auto weight =
+      constant_value(const_cast<torch::jit::Value*>(find(program, "aten::mm")->input(1)));
+  EXPECT_EQ(weight->toTensor().sizes(), (c10::IntArrayRef{1024, 512}));
+  EXPECT_TRUE(weight->toTensor().is_alias_of(w));
+  EXPECT_EQ(program.parameter_paths.at(weight->toTensor().const_data_ptr()), "w");
+}
+
+TEST(Lower, FoldsSmallTensorsUnderTheirNameAndLeavesLargeOnes) {
+  const std::string script = R"(
+def forward(self, x):
+    return torch.mm(x, self.w * 2)
 )";
-  const Program small = lowered(module_of(script, at::rand({3, 2})), {at::ones({1, 2})});
+  const Program small = lowered(module_of(script, at::rand({2, 3})), {at::ones({1, 2})});
   EXPECT_EQ(ops(small), (Ops{{"aten::mm", 1}}));
   const auto weight =
       constant_value(const_cast<torch::jit::Value*>(find(small, "aten::mm")->input(1)));
-  EXPECT_TRUE(weight->toTensor().is_contiguous());
   EXPECT_EQ(small.parameter_paths.at(weight->toTensor().const_data_ptr()), "w");
-  // 2 MiB: a transposed copy would be a second weight in memory.
-  const Program large = lowered(module_of(script, at::rand({512, 1024})), {at::ones({1, 1024})});
-  EXPECT_EQ(ops(large), (Ops{{"aten::mm", 1}, {"aten::t", 1}}));
+  // 2 MiB: the product would be a second weight in memory.
+  const Program large = lowered(module_of(script, at::rand({512, 1024})), {at::ones({1, 512})});
+  EXPECT_EQ(ops(large), (Ops{{"aten::mm", 1}, {"aten::mul.Scalar", 1}}));
 }
 
 TEST(Lower, SharesTheStorageOfWeightsAndNamesThem) {
@@ -229,18 +245,18 @@ graph(%x : Tensor):
   %zero : int = prim::Constant[value=0]()
   %rank : int = aten::dim(%x)
   %bad : bool = aten::gt(%rank, %zero)
-   = prim::If(%bad)
+  prim::If(%bad)
     block0():
       -> ()
     block1():
-       = prim::RaiseException(%message, %none)
+      prim::RaiseException(%message, %none)
       -> ()
   %y : Tensor = prim::If(%bad)
     block0():
       %r : Tensor = aten::relu(%x)
       -> (%r)
     block1():
-       = prim::RaiseException(%message, %none)
+      prim::RaiseException(%message, %none)
       %u : Tensor = prim::Uninitialized()
       -> (%u)
   return (%y))",

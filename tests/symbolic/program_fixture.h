@@ -6,10 +6,13 @@
 #include <torch/script.h>
 
 #include <map>
+#include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "symbolic/interpreter.h"
 #include "symbolic/program.h"
 #include "symbolic/run_node.h"
 
@@ -31,6 +34,7 @@ inline torch::jit::Module module_of(const std::string& script,
                                     const at::Tensor& w = at::ones({2, 2}),
                                     const at::Tensor& b = at::ones({2, 2})) {
   torch::jit::Module module("Scripted");
+  module.register_attribute("training", c10::BoolType::get(), true);
   module.register_parameter("w", w, /*is_buffer=*/false);
   module.register_buffer("b", b);
   module.define(script);
@@ -69,20 +73,13 @@ std::string error_of(Call&& call) {
 
 /// Runs the program's graph on its first examples.
 inline std::vector<at::Tensor> run_graph(const Program& program) {
-  torch::jit::GraphFunction function("run", program.graph->copy(), nullptr);
-  torch::jit::Stack stack;
-  for (const ProgramInput& input : program.inputs) stack.push_back(input.examples.at(0));
-  function.run(stack);
+  std::vector<c10::IValue> examples;
+  for (const ProgramInput& input : program.inputs) examples.push_back(input.examples.at(0));
+  std::optional<RunFailure> failure;
+  const Run run = interpret(*program.graph, examples, failure);
+  if (failure) throw std::runtime_error(failure->message);
   std::vector<at::Tensor> outputs;
-  for (const c10::IValue& value : stack) {
-    if (value.isTuple()) {
-      for (const c10::IValue& element : value.toTupleRef().elements()) {
-        outputs.push_back(element.toTensor());
-      }
-    } else {
-      outputs.push_back(value.toTensor());
-    }
-  }
+  for (const c10::IValue& value : run.outputs) outputs.push_back(value.toTensor());
   return outputs;
 }
 

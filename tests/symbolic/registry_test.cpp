@@ -48,16 +48,17 @@ TEST(Registry, OverloadsComeFirstAndUserRowsWin) {
   register_symbolics({{"test::op", 10, first_function}, {"test::op.Scalar", 10, second_function}});
   EXPECT_EQ(find_symbolic("test::op", "Scalar", 21)->function, &second_function);
   EXPECT_EQ(find_symbolic("test::op", "Tensor", 21)->function, &first_function);
-  const Symbolic* own = find_symbolic("aten::rsqrt", "", 21);
+  const Symbolic* own = find_symbolic("aten::lift_fresh", "", 21);
   ASSERT_NE(own, nullptr);
-  register_symbolics({{"aten::rsqrt", 10, first_function}});
-  EXPECT_EQ(find_symbolic("aten::rsqrt", "", 21)->function, &first_function);
+  register_symbolics({{"aten::lift_fresh", 10, first_function}});
+  EXPECT_EQ(find_symbolic("aten::lift_fresh", "", 21)->function, &first_function);
 }
 
 TEST(Registry, NoRowTwice) {
   std::set<std::pair<std::string, int>> seen;
-  for (const auto table : {quant_symbolics(), elementwise_symbolics(), activation_symbolics(),
-                           nn_symbolics(), shape_symbolics(), reduce_symbolics()}) {
+  for (const auto table :
+       {quant_symbolics(), elementwise_symbolics(), activation_symbolics(), nn_symbolics(),
+        pool_symbolics(), shape_symbolics(), reduce_symbolics()}) {
     for (const Symbolic& row : table) {
       EXPECT_TRUE(seen.emplace(row.torch_op, row.since_opset).second) << row.torch_op;
     }

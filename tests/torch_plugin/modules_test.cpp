@@ -8,8 +8,8 @@
 
 #include <sstream>
 
-#include "qcdq/ops.h"
 #include "expect_message.h"
+#include "qcdq/ops.h"
 
 namespace {
 
