@@ -54,6 +54,7 @@ OutputComparison compare_outputs(const std::string& name, const std::string& run
   const double infinity = std::numeric_limits<double>::infinity();
   if (torch.scalar_type() != ort.scalar_type() || torch.sizes() != ort.sizes()) {
     result.difference.max_abs = result.difference.max_relative = infinity;
+    result.rms_relative = infinity;
     result.difference.cosine = 0;
     result.mismatch = "torch gives " + shape_text(torch) + ", ONNX Runtime " + shape_text(ort);
     return result;
@@ -66,6 +67,7 @@ OutputComparison compare_outputs(const std::string& name, const std::string& run
   double dot = 0;
   double norm_a = 0;
   double norm_b = 0;
+  double norm_difference = 0;
   int64_t differing = 0;
   double& max_abs = result.difference.max_abs;
   for (int64_t i = 0; i < a.numel(); ++i) {
@@ -80,11 +82,15 @@ OutputComparison compare_outputs(const std::string& name, const std::string& run
     max_abs = std::max(max_abs, std::abs(x - y));
     largest = std::max(largest, std::abs(x));
     dot += x * y;
+    norm_difference += (x - y) * (x - y);
     norm_a += x * x;
     norm_b += y * y;
   }
   // All zeros in torch: any difference is infinitely large beside it.
   result.difference.max_relative = max_abs == 0 ? 0 : max_abs / largest;
+  result.rms_relative = std::isinf(max_abs)    ? infinity
+                        : norm_difference == 0 ? 0
+                                               : std::sqrt(norm_difference / norm_a);
   const double norms = std::sqrt(norm_a) * std::sqrt(norm_b);
   result.difference.cosine =
       norms > 0 ? std::min(1.0, std::max(-1.0, dot / norms)) : (norm_a == norm_b ? 1.0 : 0.0);

@@ -19,8 +19,8 @@ bool has_mutation(torch::jit::Block* block);
 /// fold_constants.cpp: evaluates nodes whose inputs are all constants, inlines the taken branch of
 /// an If with a constant condition, drops loops that never run. Only deterministic, non-mutating
 /// ops of aten and prim; never a quantise, dequantise or fake-quantise op; tensors only up to
-/// 1 MiB, or views, so that no derived weight takes memory. `paths` (names by data pointer) gets an entry for
-/// each folded tensor that comes from a named one.
+/// 1 MiB, or views, so that no derived weight takes memory. `paths` (names by data pointer) gets an
+/// entry for each folded tensor that comes from a named one.
 bool fold_constants(const GraphPtr& graph, std::unordered_map<const void*, std::string>& paths);
 
 /// is_autocast_enabled -> true (nn.MultiheadAttention then takes the path made of plain ops),

@@ -8,7 +8,6 @@
 #include <sstream>
 #include <unordered_set>
 
-#include "symbolic/compare_outputs.h"
 #include "symbolic/ort_tensors.h"
 
 namespace qcdq {
@@ -191,18 +190,17 @@ void Verifier::compare_with_torch(const NamedTensors& named, const NamedTensors*
       continue;
     }
     if (difference.max_relative <= options_.tolerance) continue;
-    if (moves_codes_ && within_movement(difference)) {
+    if (moves_codes_ && within_movement(result)) {
       if (record_ && findings.failures.empty()) {  // else there is a better reason
         warn(run + ": output '" + name + "': relative difference " +
-             number(difference.max_relative) + ": codes at rounding ties; the output moves by " +
-             number(movement_[name]) + " itself where the quantisers' inputs move by " +
-             number(kRoundingNoise) + " of their range");
+             number(difference.max_relative) + ": codes at rounding ties; |a-b|/|a| is " +
+             number(result.rms_relative) + ", and " + number(movement_[name]) +
+             " where the quantisers' inputs move by " + number(kRoundingNoise) + " of their range");
       }
       continue;
     }
     if (optimized != nullptr &&
-        within_movement(
-            compare_outputs(name, run, to_tensor(optimized->at(name), name), ort).difference)) {
+        within_movement(compare_outputs(name, run, to_tensor(optimized->at(name), name), ort))) {
       continue;
     }
     findings.add(name, run + ": output '" + name + "': relative difference " +
@@ -211,10 +209,10 @@ void Verifier::compare_with_torch(const NamedTensors& named, const NamedTensors*
   }
 }
 
-bool Verifier::within_movement(const OutputDifference& difference) {
+bool Verifier::within_movement(const OutputComparison& comparison) {
   if (movement_.empty()) measure_movement();
-  return difference.max_relative <=
-         options_.tolerance + kMovementFactor * movement_[difference.output];
+  return comparison.rms_relative <=
+         options_.tolerance + kMovementFactor * movement_[comparison.difference.output];
 }
 
 void Verifier::measure_movement() {
@@ -229,7 +227,7 @@ void Verifier::measure_movement() {
     for (const std::string& name : names) {
       const OutputComparison result = compare_outputs(name, "", to_tensor(still.at(name), name),
                                                       to_tensor(moved.at(name), name));
-      movement_[name] = std::max(movement_[name], result.difference.max_relative);
+      movement_[name] = std::max(movement_[name], result.rms_relative);
     }
   }
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "qcdq/verify.h"
+#include "symbolic/compare_outputs.h"
 #include "symbolic/onnx_file.h"
 #include "symbolic/ort.h"
 
@@ -49,7 +50,7 @@ class Verifier {
   void compare_local(const NamedTensors& optimized, const std::string& run, Findings& findings);
   void compare_with_torch(const NamedTensors& named, const NamedTensors* optimized,
                           const std::string& run, Findings& findings);
-  bool within_movement(const OutputDifference& difference);
+  bool within_movement(const OutputComparison& comparison);
   void measure_movement();
   void warn(const std::string& warning);
   void fail(const Findings& findings);
@@ -65,7 +66,7 @@ class Verifier {
   // Of the set of inputs at hand:
   std::vector<at::Tensor> expected_;
   std::vector<TensorData> fed_;
-  std::map<std::string, double> movement_;  // of outputs, by name
+  std::map<std::string, double> movement_;  // rms_relative of outputs, by name
   std::unordered_map<std::string, DType>
       code_types_;  // of quantisers that are compared, weights excepted
 };

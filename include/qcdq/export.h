@@ -42,11 +42,11 @@ struct ExportOptions {
   WeightStorage weight_storage = WeightStorage::kInt8;
   ExternalData external_data = ExternalData::kAuto;
   std::string method = "forward";         // TorchScript only
-  std::vector<std::string> input_names;   // default: the names of the method's arguments
-  std::vector<std::string> output_names;  // default: "output", or "output_0", "output_1", ...
-  std::vector<DynamicAxis> dynamic_axes;
+  std::vector<std::string> input_names = {};   // default: the names of the method's arguments
+  std::vector<std::string> output_names = {};  // default: "output", or "output_0", "output_1", ...
+  std::vector<DynamicAxis> dynamic_axes = {};
   bool cast_f64 = false;  // quantise f64 tensors through f32 (else they are refused)
-  std::function<void(const std::string& phase)> progress;  // called as each phase starts
+  std::function<void(const std::string& phase)> progress = {};  // called as each phase starts
 };
 
 struct PhaseTime {

@@ -4,6 +4,7 @@
 # not a test: `.venv/bin/python tests/e2e/measure_resnet18.py [--runs 5] [--model resnet18]`.
 import argparse
 import json
+import multiprocessing
 import os
 import pathlib
 import statistics
@@ -11,18 +12,25 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "python")]
-warnings.filterwarnings("ignore")
-
-import torch  # noqa: E402
-
-import models  # noqa: E402
-from conftest import built  # noqa: E402
+sys.path.insert(0, str(HERE.parent / "python"))
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+NAMES = ("resnet18", "resnet50", "mobilenet_v2", "vgg11", "squeezenet1_1")
+
+
+def write_model(name, form, path):
+    """Runs in a process of its own: the peak memory of a child counts its parent's at the fork, so
+    the parent must not hold torch."""
+    import warnings
+
+    import torch
+
+    import models
+
+    warnings.simplefilter("ignore")
+    models.save(models.float_model(name), path, form, torch.randn(models.IMAGE))
 
 
 def run(*command):
@@ -39,26 +47,44 @@ def run(*command):
         return seconds, usage.ru_maxrss * 1024, out.read().decode()
 
 
+def built(variable, name):
+    """The path in the environment variable, or build/bin/NAME, or build/release/bin/NAME."""
+    root = HERE.parent.parent
+    folders = (root / "build/bin", root / "build/release/bin")
+    paths = [os.environ[variable]] if variable in os.environ else [f / name for f in folders]
+    for path in paths:
+        if pathlib.Path(path).exists():
+            return path
+    raise SystemExit(f"{name} is not built: run ./dev build, or set {variable}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--model", default="resnet18", choices=models.NAMES)
+    parser.add_argument("--model", default="resnet18", choices=NAMES)
     parser.add_argument("--form", default="script", choices=["script", "trace"])
+    parser.add_argument("--dynamic", action="store_true", help="with a free batch axis")
     parser.add_argument("--baseline", help="program that loads MODEL and runs it once "
                         "(default: build/bin/qcdq_load_and_run)")  # fmt: skip
     arguments = parser.parse_args()
-    qcdq = built("QCDQ_BIN", "bin", "qcdq")
-    baseline = arguments.baseline or built("QCDQ_LOAD_AND_RUN", "bin", "qcdq_load_and_run")
+    qcdq = built("QCDQ_BIN", "qcdq")
+    baseline = arguments.baseline or built("QCDQ_LOAD_AND_RUN", "qcdq_load_and_run")
     mib = 2**20
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         model = folder / "model.pt"
-        models.save(
-            models.float_model(arguments.model), model, arguments.form, torch.randn(models.IMAGE)
+        writer = multiprocessing.get_context("spawn").Process(
+            target=write_model, args=(arguments.model, arguments.form, model)
         )
+        writer.start()
+        writer.join()
+        if writer.exitcode:
+            raise SystemExit(f"the model was not written: exit code {writer.exitcode}")
         size = model.stat().st_size
         export = [qcdq, "export", model, "-o", folder / "model.onnx",
-                  "--input", "x=f32[1,3,224,224]", "--dynamic", "x:0=N", "--json"]  # fmt: skip
+                  "--input", "x=f32[1,3,224,224]", "--json"]  # fmt: skip
+        if arguments.dynamic:
+            export += ["--dynamic", "x:0=N"]
         run(*export)  # warms the page cache
         seconds, after_load, resident = [], [], []
         for _ in range(arguments.runs):

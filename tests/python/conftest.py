@@ -57,11 +57,15 @@ def ort_session(path, optimize=True, optimized_path=None, exact=True):
     )
 
 
-def run_ort(path, *inputs, **keywords):
-    """The outputs of an .onnx file for torch tensors, as torch tensors."""
-    session = ort_session(path, **keywords)
+def run_session(session, *inputs):
+    """The outputs of a session for torch tensors, as torch tensors."""
     feeds = {i.name: x.numpy() for i, x in zip(session.get_inputs(), inputs, strict=True)}
     return [torch.from_numpy(numpy.asarray(y)) for y in session.run(None, feeds)]
+
+
+def run_ort(path, *inputs, **keywords):
+    """The outputs of an .onnx file for torch tensors, as torch tensors."""
+    return run_session(ort_session(path, **keywords), *inputs)
 
 
 def relative_difference(expected, actual):

@@ -38,8 +38,8 @@ class QcdqActivation(nn.Module):
         super().__init__()
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
         self.register_buffer("zero_point", torch.tensor(zero_point, dtype=torch.int32))
-        self.quant_min: int = quant_min
-        self.quant_max: int = quant_max
+        self.quant_min = quant_min
+        self.quant_max = quant_max
 
     def forward(self, x):
         return torch.ops.qcdq.fake_quantize(
@@ -52,10 +52,10 @@ class AtenActivation(nn.Module):
 
     def __init__(self, scale, zero_point, quant_min, quant_max):
         super().__init__()
-        self.scale: float = float(torch.tensor(scale, dtype=torch.float32))
-        self.zero_point: int = zero_point
-        self.quant_min: int = quant_min
-        self.quant_max: int = quant_max
+        self.scale = float(torch.tensor(scale, dtype=torch.float32))
+        self.zero_point = zero_point
+        self.quant_min = quant_min
+        self.quant_max = quant_max
 
     def forward(self, x):
         return torch.fake_quantize_per_tensor_affine(

@@ -65,7 +65,7 @@ def test_broken_file(refused, linear, tmp_path, content):
 
 
 def test_missing_file(refused, tmp_path):
-    refused(1, tmp_path / "absent.pt", *SPEC, words=["absent.pt", "no such file"])
+    refused(1, tmp_path / "absent.pt", *SPEC, words=["absent.pt", "No such file"])
 
 
 def test_folder_as_model(refused, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import models
-from conftest import count_ops, relative_difference, run_ort
+from conftest import count_ops, ort_session, relative_difference, run_ort, run_session
 
 NODES = {  # nodes that a name and an op of the torch model promise
     "resnet18": {"Conv": 20, "Relu": 17, "Add": 8, "MaxPool": 1, "Gemm": 1},
@@ -41,12 +41,15 @@ def test_float_model(qcdq, model_file, tmp_path, name, form):
     assert "BatchNormalization" not in counts  # folded into the Conv
 
     reference = torch.jit.load(str(path))
+    batches = []
     for batch in (1, 2):
         x = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(batch))
         with torch.no_grad():
-            expected = reference(x)
-        for optimize in (False, True):
-            (actual,) = run_ort(output, x, optimize=optimize)
+            batches.append((x, reference(x)))
+    for optimize in (False, True):
+        session = ort_session(output, optimize=optimize)
+        for x, expected in batches:
+            (actual,) = run_session(session, x)
             assert actual.shape == expected.shape
             assert relative_difference(expected, actual) < 1e-4
     output.unlink()  # 500 MB for vgg11

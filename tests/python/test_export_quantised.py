@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import models
-from conftest import count_ops, ort_session, run_ort
+from conftest import count_ops, ort_session, run_session
 from test_export_models import export
 
 FULLY_QUANTISED = {"resnet18": (20, 8), "mobilenet_v2": (52, 10)}
@@ -64,15 +64,18 @@ def test_quantised_model(qcdq, model_file, tmp_path, name, form, quantisers):
                 assert pairs.setdefault(parameter, node.name) == node.name
 
     reference = torch.jit.load(str(path))
+    batches = []
     for batch in (1, 2):
         x = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(batch))
         with torch.no_grad():
-            expected = reference(x)
-        for optimize in (False, True):
-            (actual,) = run_ort(output, x, optimize=optimize)
+            batches.append((x, reference(x)))
+    for optimize in (False, True):
+        session = ort_session(output, optimize=optimize)
+        for x, expected in batches:
+            (actual,) = run_session(session, x)
             assert actual.shape == expected.shape
             cosine = torch.nn.functional.cosine_similarity(expected, actual).min()
-            assert cosine > 0.999, f"optimize={optimize}, batch {batch}"
+            assert cosine > 0.999, f"optimize={optimize}, batch {len(x)}"
 
 
 @pytest.mark.parametrize("form", ["script", "trace"])
@@ -132,3 +135,13 @@ def test_every_opset_quantised(qcdq, model_file, tmp_path, opset):
     result = export(qcdq, model_file("resnet18", "script", "qcdq"), output, "--opset", opset,
                     "--verify")  # fmt: skip
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("form", ["script", "trace"])
+def test_names_of_a_quantised_model(qcdq, model_file, tmp_path, form):
+    """A weight that is quantised at every forward still gives its layer its name."""
+    output = tmp_path / "model.onnx"
+    result = export(qcdq, model_file("mobilenet_v2", form, "qcdq"), output)
+    assert result.returncode == 0, result.stderr
+    names = {node.name for node in onnx.load(str(output)).graph.node}
+    assert {"features.0.0/Conv", "features.1.conv.0.0/Conv", "classifier.1/Gemm"} <= names

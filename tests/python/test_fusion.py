@@ -1,5 +1,7 @@
-# The int8 coverage that qcdq predicts (`qcdq inspect --json`) against the graph that ONNX Runtime (ORT) writes after its
-# optimisations: a node counts as int8 where ORT made an integer kernel of it.
+# The int8 coverage that qcdq predicts (`qcdq inspect --json`) against the graph that ONNX Runtime
+# (ORT) writes after its optimisations: a node is int8 where ORT made an integer kernel of it.
+# The numbers of the same rewrites: `qcdq export --verify` on layers whose weights are viewed, have
+# BatchNorm behind them or are quantised by aten.
 import collections
 import json
 
@@ -15,7 +17,7 @@ from conftest import ort_session
 SIGNED = (0.05, 0, -128, 127)
 UNSIGNED = (0.03, 0, 0, 255)
 FOUR_BITS = (0.5, 0, -8, 7)
-# What ORT turns an op into when it runs it on codes; it makes one Gemm of a MatMul and the Add of its bias.
+# What ORT turns an op into when it runs it on codes; it makes one Gemm of a MatMul and its bias.
 INTEGER = {
     ("Conv",): ("QLinearConv",),
     ("Gemm", "MatMul"): ("QGemm", "QLinearMatMul", "MatMulIntegerToFloat"),
@@ -204,3 +206,125 @@ def test_weights_as_qdq_fuse_alike(qcdq, tmp_path):
         ort_session(output, optimized_path=optimised, exact=False)
         kernels.append(collections.Counter(n.op_type for n in onnx.load(str(optimised)).graph.node))
     assert kernels[0] == kernels[1]
+
+
+def random_norm(norm):
+    nn.init.uniform_(norm.weight, -1.5, 1.5)  # negative: the codes are negated
+    nn.init.uniform_(norm.bias, -1, 1)
+    norm.running_mean.uniform_(-1, 1)
+    norm.running_var.uniform_(0.5, 2)
+    return norm
+
+
+class TransposedNorm(nn.Module):
+    """ConvTranspose2d, whose output channels lie along axis 1 of its weight, and BatchNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = quantiser(SIGNED)
+        self.conv = nn.ConvTranspose2d(4, 6, 3)
+        self.norm = random_norm(nn.BatchNorm2d(6))
+        self.after = quantiser(UNSIGNED)
+        scale = self.conv.weight.detach().abs().amax((0, 2, 3)) / 127
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero_point", torch.zeros(6, dtype=torch.int32))
+
+    def forward(self, x):
+        weight = torch.ops.qcdq.fake_quantize(
+            self.conv.weight, self.scale, self.zero_point, -127, 127, axis=1
+        )
+        y = F.conv_transpose2d(self.before(x), weight, self.conv.bias)
+        return self.after(torch.relu(self.norm(y)))
+
+
+class LinearNorm(nn.Module):
+    """Linear and BatchNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = quantiser(SIGNED)
+        self.fc = linear(8, 6)
+        self.norm = random_norm(nn.BatchNorm1d(6))
+        self.after = quantiser(UNSIGNED)
+
+    def forward(self, x):
+        return self.after(torch.relu(self.norm(self.fc(self.before(x)))))
+
+
+class Views(nn.Module):
+    """Quantised weights that are transposed or get a dimension before they are used."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = quantiser(SIGNED)
+        self.after = quantiser(SIGNED)
+        self.weight = nn.Parameter(torch.randn(6, 8))
+        self.weight_quant = models.QcdqWeight(self.weight)
+        self.kernel = nn.Parameter(torch.randn(5, 4, 1))
+        self.kernel_quant = models.QcdqWeight(self.kernel)
+
+    def forward(self, x):
+        x = self.before(x)
+        weight = self.weight_quant(self.weight)
+        y = self.after(x @ weight.t()) + torch.matmul(x, weight.transpose(0, 1).contiguous())
+        image = x.reshape(1, 4, 2, 4)
+        return y, F.conv2d(image, self.kernel_quant(self.kernel).unsqueeze(-1))
+
+
+class Aten(nn.Module):
+    """aten's quantisers per tensor: 4 bits, a Relu, and a scale at which 1/scale is inexact."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 8))
+        self.bias = nn.Parameter(torch.randn(6))
+
+    def forward(self, x):
+        x = torch.fake_quantize_per_tensor_affine(x, 0.1, 0, -8, 7)
+        weight = torch.fake_quantize_per_tensor_affine(self.weight, 0.0123, 0, -127, 127)
+        y = torch.relu(F.linear(x, weight, self.bias))
+        return torch.fake_quantize_per_tensor_affine(y, 0.05, 0, 0, 15)
+
+
+PER_CHANNEL = {
+    "transposed conv and norm": (TransposedNorm, IMAGE),
+    "linear and norm": (LinearNorm, (5, 8)),
+    "views": (Views, (4, 8)),
+    "residual add": NETS["residual add"],
+    "linear per token with bias": NETS["linear per token with bias"],
+}
+OPTIONS = [
+    (),
+    ("--activation-storage", "signed"),
+    ("--weights", "qdq"),
+    ("--weight-storage", "uint8"),
+    ("--opset", "13"),
+    ("--opset", "26"),
+]
+CASES = [(name, options) for name in PER_CHANNEL for options in OPTIONS] + [
+    ("aten", options)
+    for options in [*OPTIONS, ("--opset", "10"), ("--opset", "11"), ("--opset", "12")]
+]
+
+
+@pytest.mark.parametrize("name, options", CASES, ids=lambda value: str(value))
+def test_numbers(qcdq, tmp_path, name, options):
+    make, shape = {**PER_CHANNEL, "aten": (Aten, (4, 8))}[name]
+    torch.manual_seed(5)
+    path = tmp_path / "net.pt"
+    models.save(make(), path, "trace", torch.randn(shape))
+    output = tmp_path / "net.onnx"
+    dims = ",".join(map(str, shape))
+    result = qcdq("export", path, "-o", output, "--input", f"x=f32[{dims}]", "--verify", "--json",
+                  *options)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    verified = json.loads(result.stdout)["verify"]
+    assert verified["codes_compared"] > 0
+    assert verified["codes_differing"] == 0
+    graph = onnx.load(str(output)).graph
+    assert not [n.name for n in graph.node if n.op_type == "BatchNormalization"]
+    # Nothing stands between a weight's DequantizeLinear and its layer.
+    made = {o: n.op_type for n in graph.node for o in n.output}
+    for node in graph.node:
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            assert made[node.input[1]] == "DequantizeLinear"

@@ -45,7 +45,9 @@ def test_the_file_verifies(qcdq, pair):
     assert report["ok"]
     assert report["codes_differing"] == 0
     assert report["codes_compared"] > 0
-    assert report["max_relative"] < 1e-6
+    off = [o for o in report["outputs"] if o["run"].startswith("optimisations off")]
+    assert len(off) == 6  # three runs at two sizes
+    assert max(o["max_relative"] for o in off) < 1e-5
     assert pair[1].read_bytes() == before
 
 

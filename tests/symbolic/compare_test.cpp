@@ -39,6 +39,9 @@ TEST(CompareOutputsTest, NanAndInfinity) {
   EXPECT_EQ(d.max_abs, 1);
   EXPECT_EQ(d.max_relative, 0.25);
   EXPECT_NEAR(d.cosine, 13 / std::sqrt(170.0), 1e-12);
+  EXPECT_EQ(compare_outputs("y", "", torch::tensor({3.0f, -4.0f}), torch::tensor({3.0f, -3.0f}))
+                .rms_relative,
+            0.2);
   EXPECT_EQ(difference({}, {}).max_relative, 0);
   EXPECT_EQ(difference({0}, {0}).cosine, 1);
 }
