@@ -1,4 +1,4 @@
-// qcdq export: a .pt model to an .onnx file, and with --verify straight on to ONNX Runtime.
+// qcdq export: a .pt or .pt2 model to an .onnx file, and with --verify straight on to ONNX Runtime.
 #include <unistd.h>
 
 #include <algorithm>
@@ -163,13 +163,16 @@ std::string to_text(const ExportReport& report, double load_seconds) {
   return text + "\n";
 }
 
-VerifyReport verify_export(const torch::jit::Module& module, const Arguments& arguments,
+VerifyReport verify_export(const Model& model, const Arguments& arguments,
                            const std::vector<ModelInput>& inputs, std::vector<std::string>& notes) {
   VerifyOptions options;
   options.ort = arguments.ort;
   const auto sets = verification_values(inputs, 1, 0, notes);
-  if (arguments.method == "forward") return verify_onnx(module, sets, arguments.out, options);
-  torch::jit::Method method = module.get_method(arguments.method);
+  if (model.program) return verify_onnx(*model.program, sets, arguments.out, options);
+  if (arguments.method == "forward") {
+    return verify_onnx(*model.module, sets, arguments.out, options);
+  }
+  torch::jit::Method method = model.module->get_method(arguments.method);
   return verify_onnx([&method](const std::vector<c10::IValue>& values) { return method(values); },
                      sets, arguments.out, options);
 }
@@ -184,13 +187,23 @@ int export_model(const Arguments& arguments) {
   const auto started = std::chrono::steady_clock::now();
   progress.start("load");
   load_plugins(arguments.plugins);
-  const torch::jit::Module module = open_model(arguments.model);
+  const Model model = open_model(arguments.model, arguments.method);
   const std::chrono::duration<double> load_time = std::chrono::steady_clock::now() - started;
 
-  std::vector<ModelInput> inputs = match_inputs(module, arguments.method, specs);
-  mark_dynamic(inputs, options.dynamic_axes);
-  const ExportReport report =
-      export_onnx(module, make_values(inputs, Values::kExample, 0), arguments.out, options);
+  std::vector<ModelInput> inputs;
+  ExportReport report;
+  if (model.program) {
+    inputs = match_inputs(*model.program, specs);
+    // Without a word about its inputs, the program's own examples.
+    const auto values =
+        specs.empty() ? std::vector<c10::IValue>() : make_values(inputs, Values::kExample, 0);
+    report = export_onnx(*model.program, values, arguments.out, options);
+  } else {
+    inputs = match_inputs(*model.module, arguments.method, specs);
+    mark_dynamic(inputs, options.dynamic_axes);
+    report = export_onnx(*model.module, make_values(inputs, Values::kExample, 0), arguments.out,
+                         options);
+  }
 
   nlohmann::ordered_json json = to_json(report, load_time.count());
   if (!arguments.json) std::cout << to_text(report, load_time.count()) << std::flush;
@@ -200,7 +213,7 @@ int export_model(const Arguments& arguments) {
     std::vector<std::string> notes;
     std::optional<VerifyReport> verified;
     try {
-      verified = verify_export(module, arguments, inputs, notes);
+      verified = verify_export(model, arguments, inputs, notes);
     } catch (...) {
       // The file is written and stays: a script gets its report even so.
       if (arguments.json) std::cout << json_text(json) << std::flush;
@@ -225,8 +238,11 @@ int export_model(const Arguments& arguments) {
 
 void add_export_command(CLI::App& app, Run& run) {
   auto arguments = std::make_shared<Arguments>();
-  CLI::App* command = app.add_subcommand("export", "Export a TorchScript model (.pt) to ONNX");
-  command->add_option("MODEL", arguments->model, "TorchScript file: scripted or traced, .pt")
+  CLI::App* command = app.add_subcommand(
+      "export", "Export a TorchScript (.pt) or torch.export (.pt2) model to ONNX");
+  command
+      ->add_option("MODEL", arguments->model,
+                   "TorchScript, scripted or traced, .pt; or torch.export, .pt2")
       ->required();
   command->add_option("-o,--out", arguments->out, "The .onnx file to write")
       ->required()
@@ -234,14 +250,16 @@ void add_export_command(CLI::App& app, Run& run) {
   command
       ->add_option(
           "--input", arguments->inputs,
-          "An input's type and shape, see SPEC below; inputs with defaults may be left out")
+          "An input's type and shape, see SPEC below; may be left out for inputs with defaults, "
+          "and for a .pt2, which tells them")
       ->type_name("SPEC ...")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command->add_option("--output", arguments->outputs, "Names of the outputs")->type_name("NAME");
   command
-      ->add_option("--dynamic", arguments->dynamic,
-                   "A dynamic axis, checked at a second size: x:0=N")
+      ->add_option(
+          "--dynamic", arguments->dynamic,
+          "A dynamic axis, checked at a second size: x:0=N; a .pt2's own axes get names by it")
       ->type_name("NAME:AXIS=SYMBOL ...")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -278,7 +296,9 @@ void add_export_command(CLI::App& app, Run& run) {
       ->type_name("LIB.so")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_option("--method", arguments->method, "The method to export")
+  command
+      ->add_option("--method", arguments->method,
+                   "The method to export; for a .pt2 with several programs, the program")
       ->type_name("NAME")
       ->capture_default_str();
   command->add_flag("--cast-f64", arguments->cast_f64, "Quantise f64 tensors through f32");
@@ -301,6 +321,7 @@ void add_export_command(CLI::App& app, Run& run) {
       "  qcdq export resnet18.pt -o resnet18.onnx --input x=f32[1,3,224,224]\n"
       "  qcdq export resnet18.pt -o resnet18.onnx --input x=f32[1,3,224,224] --dynamic x:0=N "
       "--verify\n"
+      "  qcdq export resnet18.pt2 -o resnet18.onnx --verify\n"
       "  qcdq export bert.pt -o bert.onnx --input ids=i64[1,16]{0..999} mask=bool[1,16]\n"
       "\n"
       "Exit codes: 0 exported (and verified), 1 refused or failed, 2 bad usage, 3 verification "

@@ -1,12 +1,10 @@
-// Plugins by dlopen, models by load_torchscript; see model_file.h.
+// Plugins by dlopen, models by load_torchscript and load_pt2; see model_file.h.
 #include "cli/model_file.h"
 
 #include <dlfcn.h>
 
 #include <filesystem>
 #include <stdexcept>
-
-#include "qcdq/export.h"
 
 namespace qcdq::cli {
 
@@ -22,13 +20,14 @@ void load_plugins(const std::vector<std::string>& libraries) {
   }
 }
 
-torch::jit::Module open_model(const std::string& path) {
-  if (path.ends_with(".pt2") && std::filesystem::exists(path)) {
-    throw std::runtime_error(path +
-                             ": .pt2 files are not built yet; save the model as TorchScript with "
-                             "torch.jit.save");
+Model open_model(const std::string& path, const std::string& method) {
+  Model model;
+  if (path.ends_with(".pt2")) {
+    model.program = load_pt2(path, method == "forward" ? "" : method);
+  } else {
+    model.module = load_torchscript(path);
   }
-  return load_torchscript(path);
+  return model;
 }
 
 }  // namespace qcdq::cli

@@ -4,8 +4,11 @@
 
 #include <torch/script.h>
 
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "qcdq/export.h"
 
 namespace qcdq::cli {
 
@@ -13,7 +16,14 @@ namespace qcdq::cli {
 /// loader's words.
 void load_plugins(const std::vector<std::string>& libraries);
 
-/// A .pt model on the CPU in eval mode. Throws with one line; .pt2 is refused by name.
-torch::jit::Module open_model(const std::string& path);
+/// One of the two.
+struct Model {
+  std::optional<torch::jit::Module> module;
+  std::optional<ExportedProgram> program;
+};
+
+/// A model on the CPU: a .pt2 file of torch.export, or TorchScript in eval mode. `method` other
+/// than "forward" names one of several programs in a .pt2 file. Throws with one line.
+Model open_model(const std::string& path, const std::string& method = "forward");
 
 }  // namespace qcdq::cli

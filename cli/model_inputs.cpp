@@ -227,6 +227,59 @@ std::vector<ModelInput> match_inputs(const torch::jit::Module& module, const std
   return inputs;
 }
 
+std::vector<ModelInput> match_inputs(const ExportedProgram& program,
+                                     const std::vector<InputSpec>& specs) {
+  std::vector<ModelInput> inputs;
+  std::vector<std::string> names;
+  for (const ExportedProgram::Input& known : program.inputs()) {
+    ModelInput input;
+    input.name = known.name;
+    input.dtype = known.example.scalar_type();
+    input.dims = known.example.sizes().vec();
+    input.symbols = known.symbols;
+    inputs.push_back(std::move(input));
+    names.push_back(known.name);
+  }
+  std::set<std::string> given;
+  for (const InputSpec& spec : specs) {
+    const auto found = std::find(names.begin(), names.end(), spec.name);
+    if (found == names.end()) {
+      throw UsageError("--input " + spec.name +
+                       ": the model has no such input, it has: " + joined(names));
+    }
+    if (!given.insert(spec.name).second) {
+      throw UsageError("--input " + spec.name + " is given twice");
+    }
+    ModelInput& input = inputs[static_cast<size_t>(found - names.begin())];
+    at::ScalarType dtype = input.dtype;
+    if (!spec.npy.empty()) {
+      const NpyArray array = read_npy(spec.npy);
+      dtype = scalar_type(array.dtype);
+      input.dims = array.dims;
+      input.value = at::from_blob(
+          array.bytes->data(), array.dims, [keep = array.bytes](void*) {}, dtype);
+    } else {
+      input.dims = spec.dims;
+      input.range = spec.range;
+      if (spec.dtype) dtype = scalar_type(*spec.dtype);
+    }
+    if (dtype != input.dtype) {
+      throw UsageError("--input " + spec.name + " is " + c10::toString(dtype) +
+                       ", the model takes " + c10::toString(input.dtype));
+    }
+  }
+  std::vector<std::vector<int64_t>> sizes;
+  for (const ModelInput& input : inputs) sizes.push_back(input.dims);
+  const auto others = program.other_sizes(sizes);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    inputs[i].second_dims = others[i];
+    for (size_t axis = 0; axis < others[i].size(); ++axis) {
+      if (others[i][axis] == inputs[i].dims[axis]) inputs[i].symbols[axis].clear();
+    }
+  }
+  return inputs;
+}
+
 void mark_dynamic(std::vector<ModelInput>& inputs, std::vector<DynamicAxis>& axes) {
   std::map<std::string, int64_t> sizes;
   for (DynamicAxis& axis : axes) {
@@ -275,7 +328,11 @@ std::vector<c10::IValue> make_values(const std::vector<ModelInput>& inputs, Valu
       continue;
     }
     std::vector<int64_t> dims = input.dims;
-    for (size_t i = 0; i < dims.size(); ++i) dims[i] += input.symbols[i].empty() ? 0 : grow;
+    if (grow != 0 && !input.second_dims.empty()) {
+      dims = input.second_dims;
+    } else {
+      for (size_t i = 0; i < dims.size(); ++i) dims[i] += input.symbols[i].empty() ? 0 : grow;
+    }
     result.emplace_back(random_tensor(input, dims, values, generator));
   }
   return result;

@@ -1,4 +1,4 @@
-// Matches input specifications with a TorchScript model's arguments and makes their values.
+// Matches input specifications with a model's arguments and makes their values.
 // input_spec.h parses the text; export and verify use the result.
 #pragma once
 
@@ -22,6 +22,7 @@ struct ModelInput {
   at::ScalarType dtype = at::kFloat;
   std::vector<int64_t> dims;
   std::vector<std::string> symbols;  // per dimension: "" or the dynamic dimension's name
+  std::vector<int64_t> second_dims;  // where the model tells which other sizes it takes
   std::optional<IntegerRange> range;
   at::Tensor value;                          // from a .npy file; undefined otherwise
   std::optional<c10::IValue> given_default;  // left out before a later argument that is given
@@ -42,6 +43,11 @@ std::vector<ModelInput> match_inputs(const torch::jit::Module& module, const std
                                      const std::vector<InputSpec>& specs,
                                      const std::vector<NamedType>* file_inputs = nullptr);
 
+/// The inputs of a .pt2 program: sizes and types are its own where `specs` leave them out. Throws
+/// UsageError as above, and for a type that is not the program's.
+std::vector<ModelInput> match_inputs(const ExportedProgram& program,
+                                     const std::vector<InputSpec>& specs);
+
 /// Marks the dynamic dimensions. Throws UsageError for an unknown input, an axis out of range, or
 /// one symbol for different sizes.
 void mark_dynamic(std::vector<ModelInput>& inputs, std::vector<DynamicAxis>& axes);
@@ -50,8 +56,8 @@ enum class Values {
   kExample,  // floats normal, integers 0: only types and shapes matter
   kRandom    // floats normal, integers in [0, 2) or in their {lo..hi}
 };
-/// One value per input, seeded. `grow` is added to each dynamic dimension; values of .npy files
-/// are as they are.
+/// One value per input, seeded. `grow` is added to each dynamic dimension, or second_dims taken;
+/// values of .npy files are as they are.
 std::vector<c10::IValue> make_values(const std::vector<ModelInput>& inputs, Values values,
                                      uint64_t seed, int64_t grow = 0);
 

@@ -1,4 +1,5 @@
-// qcdq verify: runs a .pt model in torch and its .onnx file in ONNX Runtime and compares them.
+// qcdq verify: runs a .pt or .pt2 model in torch and its .onnx file in ONNX Runtime and compares
+// them.
 #include <iostream>
 #include <memory>
 
@@ -45,12 +46,16 @@ int verify_model(const Arguments& arguments) {
   for (const std::string& text : arguments.inputs) specs.push_back(parse_input_spec(text));
 
   load_plugins(arguments.plugins);
-  const torch::jit::Module module = open_model(arguments.model);
+  const Model model = open_model(arguments.model);
   const ModelSummary summary = inspect_onnx(arguments.onnx);
-  const auto inputs = match_inputs(module, "forward", specs, &summary.inputs);
+  const auto inputs = model.program
+                          ? match_inputs(*model.program, specs)
+                          : match_inputs(*model.module, "forward", specs, &summary.inputs);
   std::vector<std::string> notes;
   const auto sets = verification_values(inputs, arguments.runs, arguments.seed, notes);
-  const VerifyReport report = verify_onnx(module, sets, arguments.onnx, options);
+  const VerifyReport report = model.program
+                                  ? verify_onnx(*model.program, sets, arguments.onnx, options)
+                                  : verify_onnx(*model.module, sets, arguments.onnx, options);
 
   if (arguments.json) {
     nlohmann::ordered_json json = to_json(report);
@@ -73,7 +78,8 @@ void add_verify_command(CLI::App& app, Run& run) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command =
       app.add_subcommand("verify", "Compare a model in torch with its .onnx file in ONNX Runtime");
-  command->add_option("MODEL", arguments->model, "TorchScript file, .pt")->required();
+  command->add_option("MODEL", arguments->model, "TorchScript, .pt, or torch.export, .pt2")
+      ->required();
   command->add_option("OUT.onnx", arguments->onnx, "The .onnx file")->required();
   command
       ->add_option("--input", arguments->inputs,

@@ -18,6 +18,8 @@ std::vector<at::Tensor> flatten_tensors(const c10::IValue& value, const std::str
 
 struct OutputComparison {
   OutputDifference difference;
+  // |a-b| / |a| as vectors: one value that differs counts little, many count.
+  double rms_relative = 0;
   std::string
       mismatch;  // type, shape, or a non-float value that differs; "" = only the numbers above tell
 };

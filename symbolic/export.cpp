@@ -115,4 +115,20 @@ ExportReport export_onnx(const std::shared_ptr<torch::nn::Module>& module,
   return report;
 }
 
+ExportReport export_onnx(const ExportedProgram& exported, const std::vector<c10::IValue>& inputs,
+                         const std::string& path, const ExportOptions& options) {
+  check_options(options, path);
+  ExportReport report;
+  PhaseClock clock(options, report);
+  clock.start("source");
+  Program program = program_from_pt2(exported, inputs, options);
+  export_program(std::move(program), clock, report, path, options);
+  return report;
+}
+
+ExportReport export_onnx(const ExportedProgram& exported, const std::string& path,
+                         const ExportOptions& options) {
+  return export_onnx(exported, std::vector<c10::IValue>(), path, options);
+}
+
 }  // namespace qcdq

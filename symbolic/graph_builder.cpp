@@ -372,12 +372,8 @@ Value GraphBuilder::scalar(DType dtype, double value) {
 }
 
 Value GraphBuilder::ints(const std::vector<int64_t>& values) {
-  std::vector<int64_t> owned;
-  owned.reserve(values.size() +
-                1);  // never a null pointer, which would stand for data that is produced later
-  owned.assign(values.begin(), values.end());
-  return constant(TensorData::from<int64_t>(DType::kInt64, {static_cast<int64_t>(values.size())},
-                                            std::move(owned)));
+  return constant(
+      TensorData::from<int64_t>(DType::kInt64, {static_cast<int64_t>(values.size())}, values));
 }
 
 Value GraphBuilder::cast(const Value& value, DType dtype) {

@@ -11,8 +11,10 @@
 #include <torch/csrc/jit/passes/remove_mutation.h>
 #include <torch/csrc/jit/passes/shape_analysis.h>
 
+#include <algorithm>
 #include <functional>
 #include <stdexcept>
+#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
@@ -45,20 +47,27 @@ bool holds_kind(Block* block, torch::jit::Symbol kind) {
 bool lower_once(Program& program) {
   auto& graph = program.graph;
   bool changed = false;
+  changed |= settle_observers(graph->block());
   changed |= answer_mode_queries(graph->block());
+  changed |= raise_invalid_calls(graph->block());
   changed |= drop_raises(graph->block());
   changed |= remove_dropout(graph->block());
   changed |= remove_messages(graph->block());
   torch::jit::LowerSimpleTuples(graph);
   changed |= fold_constants(graph, program.parameter_paths);
+  changed |= raise_invalid_calls(graph->block());
+  changed |= resolve_dicts(graph->block());
   if (has_mutation(graph->block())) {
     changed |= torch::jit::RemoveListMutation(graph);
     changed |= resolve_appends(graph->block());
     // A write to a weight is state, not a value: refused below, never made functional.
     const std::unordered_set<const Node*> state = writes_to_constants(graph);
+    const size_t newest = newest_value(*graph);
     changed |=
         torch::jit::RemoveTensorMutation(graph, [&](Node* node) { return state.count(node) == 0; });
     changed |= functionalize_inputs(graph);
+    keep_self_types(*graph, newest);
+    changed |= functionalize_view_writes(graph);
   }
   changed |= torch::jit::PeepholeOptimizeListIdioms(graph, /*refine_list_len=*/true);
   // Without its shape peepholes: those believe the sizes on the values, which a trace has baked.
@@ -106,9 +115,26 @@ void refuse_state(const Program& program) {
   }
 }
 
+/// Names outputs by dict keys where every output has one, and no two the same.
+void name_by_keys(Program& program, const std::unordered_map<const JitValue*, std::string>& keys) {
+  if (!program.output_names.empty() || keys.empty()) return;
+  std::vector<std::string> names;
+  for (const JitValue* output : program.graph->outputs()) {
+    const auto key = keys.find(output);
+    if (key == keys.end() || key->second.empty() ||
+        std::find(names.begin(), names.end(), key->second) != names.end()) {
+      return;
+    }
+    names.push_back(key->second);
+  }
+  program.output_names = std::move(names);
+}
+
 /// Replaces outputs that are tuples or lists by their elements and drops those that are None.
+/// Elements of a dict with constant keys are named by them.
 void flatten_outputs(Program& program) {
   auto& graph = *program.graph;
+  std::unordered_map<const JitValue*, std::string> keys;
   for (bool changed = true; changed;) {
     changed = false;
     for (size_t i = 0; i < graph.outputs().size() && !changed; ++i) {
@@ -119,6 +145,13 @@ void flatten_outputs(Program& program) {
       } else if (output->node()->kind() == prim::TupleConstruct ||
                  output->node()->kind() == prim::ListConstruct) {
         elements = output->node()->inputs().vec();
+      } else if (output->node()->kind() == prim::DictConstruct) {
+        const auto inputs = output->node()->inputs();
+        for (size_t j = 0; j + 1 < inputs.size(); j += 2) {
+          elements.push_back(inputs[j + 1]);
+          const auto key = torch::jit::toIValue(inputs[j]);
+          if (key && key->isString()) keys[inputs[j + 1]] = key->toStringRef();
+        }
       } else {
         continue;
       }
@@ -131,6 +164,7 @@ void flatten_outputs(Program& program) {
       changed = true;
     }
   }
+  name_by_keys(program, keys);
 }
 
 bool all_tensors(const torch::jit::Graph& graph) {
@@ -168,6 +202,10 @@ void lower(Program& program) {
   torch::jit::EraseShapeInformation(program.graph);
   torch::jit::NormalizeOps(program.graph);
   for (int round = 0; round < kMostRounds && lower_once(program); ++round) {
+  }
+  if (lower_quantized(program)) {
+    for (int round = 0; round < kMostRounds && lower_once(program); ++round) {
+    }
   }
   refuse_training_dropout(program.graph->block());
   refuse_state(program);

@@ -105,6 +105,29 @@ bool drop_raises(Block* block) {
   });
 }
 
+bool raise_invalid_calls(Block* block) {
+  return for_each_node(block, [](Node* node) {
+    if (!node->kind().is_aten() || node->maybeOperator() != nullptr || !node->blocks().empty()) {
+      return false;
+    }
+    const bool none = std::any_of(node->inputs().begin(), node->inputs().end(),
+                                  [](const JitValue* input) { return input->mustBeNone(); });
+    if (!none) return false;
+    torch::jit::Graph& graph = *node->owningGraph();
+    WithInsertPoint guard(node);
+    JitValue* message = graph.insertConstant(std::string(node->kind().toQualString()) +
+                                             " is called with None for an argument");
+    JitValue* type = graph.insertConstant(c10::IValue());
+    graph.insertNode(graph.create(prim::RaiseException, {message, type}, 0))->copyMetadata(node);
+    for (JitValue* output : node->outputs()) {
+      Node* nothing = graph.insertNode(graph.createUninitialized(output->type()));
+      output->replaceAllUsesWith(nothing->output());
+    }
+    node->destroy();
+    return true;
+  });
+}
+
 bool remove_dropout(Block* block) {
   return for_each_node(block, [](Node* node) {
     if (!node->kind().is_aten() || !is_dropout(node->kind().toUnqualString())) return false;

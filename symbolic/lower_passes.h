@@ -29,6 +29,10 @@ bool answer_mode_queries(torch::jit::Block* block);
 /// An If one of whose branches raises becomes the other branch (upstream's EliminateExceptions does
 /// not terminate where two Ifs share a condition).
 bool drop_raises(torch::jit::Block* block);
+/// A call without a matching schema because an argument is None (the other modes' branches of a
+/// scripted interpolate) raises when it is reached: it becomes a RaiseException, so that
+/// drop_raises decides the branch.
+bool raise_invalid_calls(torch::jit::Block* block);
 /// Dropout with train=False, or p=0, becomes its input.
 bool remove_dropout(torch::jit::Block* block);
 /// warnings and prints.
@@ -43,5 +47,20 @@ bool resolve_appends(torch::jit::Block* block);
 /// In-place ops that no other value can see become functional ones where upstream's
 /// RemoveTensorMutation can't: those on a graph input.
 bool functionalize_inputs(const GraphPtr& graph);
+/// The largest Value::unique() of a node's output: what a pass makes afterwards is larger.
+size_t newest_value(torch::jit::Graph& graph);
+/// An in-place op keeps its tensor's element type, its functional form follows promotion: casts the
+/// results of the ops made since `newest_before` back (type_as, which record() drops where the
+/// types are equal).
+bool keep_self_types(torch::jit::Graph& graph, size_t newest_before);
+/// Writes to slices, selections and other views become functional: the new part is scattered into
+/// the tensor that it is a part of, and later uses see the result.
+bool functionalize_view_writes(const GraphPtr& graph);
+/// lower_dicts.cpp: a dict that is made, set and read under constant keys in one block becomes its
+/// values.
+bool resolve_dicts(torch::jit::Block* block);
+/// lower_quantized.cpp: torch.ao's fused observer and fake quantiser, its observer off, becomes the
+/// fake quantiser. Throws UnsupportedOp where the observer is on.
+bool settle_observers(torch::jit::Block* block);
 
 }  // namespace qcdq

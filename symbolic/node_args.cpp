@@ -24,9 +24,7 @@ constexpr int64_t kSmallTensor = 64;
 
 std::shared_ptr<const void> share(at::Tensor tensor) {
   auto owner = std::make_shared<at::Tensor>(std::move(tensor));
-  // An empty tensor has no address; null would stand for data that is produced later.
-  const void* data = owner->numel() == 0 ? owner.get() : owner->const_data_ptr();
-  return {owner, data};
+  return {owner, owner->const_data_ptr()};
 }
 
 bool same_view(const at::Tensor& a, const at::Tensor& b) {
@@ -131,6 +129,10 @@ Value ValueTable::get(const torch::jit::Value* value) {
       return graph_.scalar(DType::kFloat32, constant->toDouble());
     } else if (constant->isIntList()) {
       return graph_.ints(constant->toIntVector());
+    } else if (constant->isDoubleList()) {
+      const std::vector<double> numbers = constant->toDoubleVector();
+      return graph_.constant(TensorData::from<double>(
+          DType::kFloat64, {static_cast<int64_t>(numbers.size())}, numbers));
     } else {
       throw std::logic_error("%" + value->debugName() + " is no tensor and no number");
     }
@@ -144,14 +146,19 @@ std::optional<std::vector<Value>> ValueTable::list(const torch::jit::Value* valu
   if (auto found = lists_.find(value); found != lists_.end()) return found->second;
   if (value->node()->kind() == prim::ListConstruct) {
     std::vector<Value> elements;
-    for (const torch::jit::Value* input : value->node()->inputs()) elements.push_back(get(input));
+    for (const torch::jit::Value* input : value->node()->inputs())
+      elements.push_back(input->mustBeNone() ? Value{} : get(input));
     return elements;
   }
   const std::optional<c10::IValue> constant = constant_ivalue(value);
-  if (!constant || !constant->isTensorList()) return std::nullopt;
+  if (!constant || !constant->isList()) return std::nullopt;
   std::vector<Value> elements;
-  for (const at::Tensor& tensor : constant->toTensorVector())
-    elements.push_back(initializer(tensor));
+  for (const c10::IValue& element : constant->toListRef()) {
+    if (!element.isTensor() && !element.isNone()) return std::nullopt;
+    elements.push_back(element.isTensor() && element.toTensor().defined()
+                           ? initializer(element.toTensor())
+                           : Value{});
+  }
   return elements;
 }
 

@@ -9,9 +9,11 @@
 
 #include <cerrno>
 #include <climits>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <optional>
+#include <sstream>
 #include <stdexcept>
 #include <unordered_set>
 
@@ -109,6 +111,11 @@ OnnxFile::OnnxFile(const std::string& path) : path_(path), model_(std::make_uniq
   for (const auto& input : graph.input()) model_->inputs.insert(input.name());
   for (const auto& output : graph.output()) outputs_.push_back(output.name());
   quantizers_ = find_quantizers(graph);
+  for (const auto& entry : model_->proto.metadata_props()) {
+    if (entry.key() != kRoundedBiases) continue;
+    std::istringstream values(entry.value());
+    for (std::string value; std::getline(values, value);) rounded_biases_.insert(value);
+  }
   for (FileQuantizer& q : quantizers_) q.constant = model_->initializers.count(q.x) != 0;
 }
 OnnxFile::~OnnxFile() = default;
@@ -156,6 +163,29 @@ std::string OnnxFile::cut_at_codes(const std::unordered_map<std::string, DType>&
   return serialize(model);
 }
 
+namespace {
+
+/// `dequantize` and, behind it, the addition of `half` times its scale.
+void add_half_code(const onnx::NodeProto& dequantize, const std::string& half,
+                   google::protobuf::RepeatedPtrField<onnx::NodeProto>& nodes) {
+  const std::string value = dequantize.output(0);
+  onnx::NodeProto& exact = *nodes.Add();
+  exact = dequantize;
+  exact.set_output(0, value + "/qcdq_verify_exact");
+  onnx::NodeProto& distance = *nodes.Add();
+  distance.set_op_type("Mul");
+  distance.add_input(dequantize.input(1));
+  distance.add_input(half);
+  distance.add_output(value + "/qcdq_verify_distance");
+  onnx::NodeProto& moved = *nodes.Add();
+  moved.set_op_type("Add");
+  moved.add_input(exact.output(0));
+  moved.add_input(distance.output(0));
+  moved.add_output(value);
+}
+
+}  // namespace
+
 std::string OnnxFile::with_moved_quantizer_inputs(double fraction) const {
   onnx::ModelProto model = model_->proto;
   onnx::GraphProto& graph = *model.mutable_graph();
@@ -163,8 +193,17 @@ std::string OnnxFile::with_moved_quantizer_inputs(double fraction) const {
   for (const auto& tensor : model_->proto.graph().initializer()) {
     initializers[tensor.name()] = &tensor;
   }
+  const std::string half = "qcdq_verify_half";
+  onnx::TensorProto& half_code = *graph.add_initializer();
+  half_code.set_name(half);
+  half_code.set_data_type(onnx::TensorProto::FLOAT);
+  half_code.add_float_data(std::copysign(0.5f, static_cast<float>(fraction)));
   google::protobuf::RepeatedPtrField<onnx::NodeProto> nodes;
   for (onnx::NodeProto& node : *graph.mutable_node()) {
+    if (is_onnx_op(node, "DequantizeLinear") && rounded_biases_.count(node.output(0)) != 0) {
+      add_half_code(node, half, nodes);
+      continue;
+    }
     if (is_onnx_op(node, "QuantizeLinear") && initializers.count(node.input(0)) == 0) {
       auto scale = initializers.find(node.input(1));
       auto zero_point = initializers.find(input_or_none(node, 2));

@@ -6,9 +6,11 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "qcdq/symbolic.h"
+#include "symbolic/onnx_graph.h"
 
 namespace qcdq {
 
@@ -44,6 +46,8 @@ class OnnxFile {
   /// In the order of the graph.
   const std::vector<FileQuantizer>& quantizers() const { return quantizers_; }
   bool is_graph_input(const std::string& value) const;
+  /// The file's biases that export rounded from float to int32 codes (it says so in the metadata).
+  const std::unordered_set<std::string>& rounded_biases() const { return rounded_biases_; }
 
   /// The model's bytes with `values` as further outputs, behind its own.
   std::string with_outputs(const std::vector<std::string>& values) const;
@@ -64,6 +68,7 @@ class OnnxFile {
   std::unique_ptr<Model> model_;
   std::vector<std::string> outputs_;
   std::vector<FileQuantizer> quantizers_;
+  std::unordered_set<std::string> rounded_biases_;
 };
 
 struct CodeCount {

@@ -1,30 +1,14 @@
 // ONNX Runtime on torch tensors: OrtModel of qcdq/verify.h around OrtSession (ort.h).
 #include "symbolic/ort.h"
 
-#include <array>
 #include <stdexcept>
 
 #include "qcdq/verify.h"
+#include "symbolic/node_args.h"
 #include "symbolic/ort_tensors.h"
 
 namespace qcdq {
 namespace {
-
-constexpr std::array<std::pair<at::ScalarType, DType>, 13> kTypes = {{
-    {at::kFloat, DType::kFloat32},
-    {at::kByte, DType::kUInt8},
-    {at::kChar, DType::kInt8},
-    {at::kUInt16, DType::kUInt16},
-    {at::kShort, DType::kInt16},
-    {at::kInt, DType::kInt32},
-    {at::kLong, DType::kInt64},
-    {at::kBool, DType::kBool},
-    {at::kHalf, DType::kFloat16},
-    {at::kDouble, DType::kFloat64},
-    {at::kUInt32, DType::kUInt32},
-    {at::kUInt64, DType::kUInt64},
-    {at::kBFloat16, DType::kBFloat16},
-}};
 
 OrtSessionOptions session_options(const OrtOptions& options) {
   return {options.library, options.optimize, options.threads, options.optimized_model_path,
@@ -34,30 +18,29 @@ OrtSessionOptions session_options(const OrtOptions& options) {
 }  // namespace
 
 TensorData to_tensor_data(const at::Tensor& tensor, const std::string& name) {
-  for (const auto& [scalar_type, dtype] : kTypes) {
-    if (scalar_type != tensor.scalar_type()) continue;
-    auto held = std::make_shared<at::Tensor>(tensor.detach().to(at::kCPU).contiguous());
-    return {dtype, held->sizes().vec(),
-            std::shared_ptr<const void>(held, held->numel() == 0 ? held.get() : held->data_ptr()),
-            nullptr};
+  const DType dtype = dtype_of(tensor.scalar_type());
+  if (dtype == DType::kUndefined) {
+    throw std::runtime_error("'" + name + "' has torch type " +
+                             std::string(c10::toString(tensor.scalar_type())) +
+                             ", which ONNX Runtime doesn't know");
   }
-  throw std::runtime_error("'" + name + "' has torch type " +
-                           std::string(c10::toString(tensor.scalar_type())) +
-                           ", which ONNX Runtime doesn't know");
+  auto held = std::make_shared<at::Tensor>(tensor.detach().to(at::kCPU).contiguous());
+  return {dtype, held->sizes().vec(), std::shared_ptr<const void>(held, held->const_data_ptr()),
+          nullptr};
 }
 
 at::Tensor to_tensor(const TensorData& data, const std::string& name) {
-  for (const auto& [scalar_type, dtype] : kTypes) {
-    if (dtype != data.dtype) continue;
-    const auto options = at::TensorOptions().dtype(scalar_type);
-    if (data.numel() == 0) return at::empty(data.dims, options);
-    const std::shared_ptr<const void> held = data.load();
-    return at::from_blob(
-        const_cast<void*>(held.get()), data.dims, [held](void*) {}, options);
+  const std::optional<at::ScalarType> scalar_type = scalar_type_of(data.dtype);
+  if (!scalar_type) {
+    throw std::runtime_error("'" + name + "' has ONNX element type " +
+                             std::to_string(static_cast<int>(data.dtype)) +
+                             ", which torch doesn't know");
   }
-  throw std::runtime_error("'" + name + "' has ONNX element type " +
-                           std::to_string(static_cast<int>(data.dtype)) +
-                           ", which torch doesn't know");
+  const auto options = at::TensorOptions().dtype(*scalar_type);
+  if (data.numel() == 0) return at::empty(data.dims, options);
+  const std::shared_ptr<const void> held = data.load();
+  return at::from_blob(
+      const_cast<void*>(held.get()), data.dims, [held](void*) {}, options);
 }
 
 struct OrtModel::Impl {

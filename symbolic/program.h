@@ -1,5 +1,5 @@
-// What travels from a source (TorchScript, traced C++ module) to convert: a torch::jit::Graph, its
-// inputs and the names of its weights.
+// What travels from a source (TorchScript, traced C++ module, .pt2) to convert: a
+// torch::jit::Graph, its inputs and the names of its weights.
 #pragma once
 
 #include <torch/csrc/jit/ir/ir.h>
@@ -42,6 +42,9 @@ struct Program {
   /// the runs differ.
   std::unordered_map<const torch::jit::Value*, TensorType> types;
   std::vector<std::string> notes;  // lines for the report
+  /// The source computes on integers (quantized::*), the graph on floats of the same grids: codes
+  /// may differ by a step, by lower_quantized().
+  bool integer_kernels = false;
 };
 
 /// source/load_torchscript.cpp: the method of a loaded module with example inputs (defaults filled
@@ -55,9 +58,17 @@ Program program_from_module(const std::shared_ptr<torch::nn::Module>& module,
                             const BoxedForward& forward, const std::vector<c10::IValue>& inputs,
                             const ExportOptions& options);
 
+/// source/load_pt2.cpp: a program of torch.export; `inputs` empty = its own examples. Its symbols
+/// are the dynamic axes; options.dynamic_axes gives them names.
+Program program_from_pt2(const ExportedProgram& exported, const std::vector<c10::IValue>& inputs,
+                         const ExportOptions& options);
+
 /// lower.cpp: the ordered list of passes. Never folds a fake-quantise op. Throws UnsupportedOp /
 /// std::runtime_error.
 void lower(Program& program);
+/// lower_quantized.cpp, a step of lower(): quantised tensors become float ones on the same grid.
+/// False where there are none, or where a branch that record() decides is still there.
+bool lower_quantized(Program& program);
 /// record.cpp: interprets the graph once per run (not through the optimising executor), fills
 /// program.types, folds what the shapes decide, and lowers again until nothing changes. With a
 /// second size: refuses, naming the node, where the graph does not follow it, and compares the

@@ -149,7 +149,8 @@ float output_step(const OnnxGraph& graph, const GraphIndex& index, const OnnxNod
 
 struct Report {
   int64_t layers = 0;
-  double steps = 0;  // largest change in output steps
+  std::string rounded;  // the values that were float biases, one a line
+  double steps = 0;     // largest change in output steps
   std::string at;
   double value = 0;  // largest change where there is no output quantiser
   std::string value_at;
@@ -207,6 +208,7 @@ void quantize_bias(QdqState& state, const GraphIndex& index, Layer layer, Report
                              {DType::kFloat32, true, {count}, {}}, node);
   set_quant_params(graph, dq, params, stem);
   bias_value = dq.outputs[0];
+  if (!own_codes) report.rounded += (report.rounded.empty() ? "" : "\n") + bias_value;
 }
 
 std::string number_text(double value) {
@@ -226,6 +228,8 @@ void quantize_biases(QdqState& state) {
     }
   }
   if (report.layers == 0) return;
+  // Verification allows for half a code in these, and in no other.
+  state.graph.metadata.emplace_back(kRoundedBiases, report.rounded);
   std::string note = std::to_string(report.layers) + " float bias" +
                      (report.layers == 1 ? "" : "es") +
                      " became int32 at input scale * weight scale";

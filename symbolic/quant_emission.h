@@ -1,12 +1,13 @@
-// The emission of quantisers (quant_emission.cpp) for the quant symbolics (symbolics_quant.cpp):
-// which nodes and which storage type a quantiser becomes. design: Q -> [Clip] -> DQ for
+// The emission of quantisers for the quant symbolics (symbolics_quant.cpp): constants become
+// codes, everything else the nodes that fragments.h chooses. design: Q -> [Clip] -> DQ for
 // activations, integer initializer -> DQ for constants.
 #pragma once
 
 #include <string>
+#include <vector>
 
+#include "symbolic/fragments.h"
 #include "symbolic/graph_builder.h"
-#include "symbolic/qdq_graph.h"
 
 namespace qcdq {
 
@@ -16,18 +17,6 @@ struct Quantizer {
   CodeRange range;
   bool aten = false;  // aten multiplies by 1 / scale, so that rounding ties may differ
 };
-
-/// How codes of a range are stored: code + shift in `storage`.
-struct CodeStorage {
-  DType storage = DType::kUInt8;
-  int64_t shift = 0;
-};
-/// Storage of an activation: unsigned with the range moved to 0 unless `keep_sign`; kUndefined
-/// where the range has more than 16 bits. Example: `activation_storage({-8, 7}, false)` is uint8
-/// shifted by 8.
-CodeStorage activation_storage(CodeRange range, bool keep_sign);
-/// Smallest storage of constant codes as they are: 8 bits, then 16 bits (opset 21), else int32.
-DType constant_storage(CodeRange range, int64_t opset);
 
 /// fake_quantize of a value: a constant becomes integer codes, anything else Q -> [Clip] -> DQ. The
 /// result has x's type. `name` is x's argument.
@@ -40,11 +29,22 @@ Value emit_quantize(GraphBuilder& graph, NodeArgs& args, const char* name, Quant
 Value emit_dequantize(GraphBuilder& graph, NodeArgs& args, const char* name, QuantParams params,
                       DType dtype);
 
-/// x as float32 where it is f16, bf16 or, with --cast-f64, f64; refuses other types.
-Value as_float32(GraphBuilder& graph, NodeArgs& args, const char* name, const Value& x);
-/// Refuses parameters that the target opset can't express: per channel, blocked.
-void require_opset(const GraphBuilder& graph, const NodeArgs& args, const QuantParams& params);
+/// Adds a fragment's nodes. x is its input; `base` starts the names of its constants.
+std::vector<Value> emit_fragment(GraphBuilder& graph, const Fragment& fragment, const Value& x,
+                                 const std::string& base);
 /// Base of names for a quantiser's constants: the module's path.
 std::string quantizer_name(const GraphBuilder& graph);
+/// A fragment's refusal as one of this torch op; "x" and "axis" under the op's own names.
+[[noreturn]] void refuse(const NodeArgs& args, const QuantRefusal& refusal, const char* x_name);
+
+/// Runs `make`, and turns a QuantRefusal into the torch op's UnsupportedOp.
+template <typename Make>
+auto with_refusals(const NodeArgs& args, const char* x_name, Make make) {
+  try {
+    return make();
+  } catch (const QuantRefusal& refusal) {
+    refuse(args, refusal, x_name);
+  }
+}
 
 }  // namespace qcdq

@@ -23,7 +23,7 @@ using JitValue = torch::jit::Value;
 
 namespace {
 
-constexpr int kMostRounds = 16;
+constexpr int kMostRounds = 64;
 constexpr double kTolerance = 1e-4;  // relative to the largest element
 
 std::string describe(const Node& node) {
@@ -99,7 +99,7 @@ class Recorder {
     for (int round = 0; round < kMostRounds; ++round) {
       bool changed = fold_shape_queries(*program_.graph, program_.types);
       if (fresh) {
-        const int fixed = fix_control_flow(*program_.graph, runs_);
+        const int fixed = fix_control_flow(*program_.graph, runs_, program_.types);
         changed |= fixed > 0;
         fixed_ += fixed;
       }
@@ -165,6 +165,13 @@ class Recorder {
     missing_.clear();
     for (const JitValue* input : program_.graph->inputs()) assign(input);
     assign_block(program_.graph->block());
+    // What one run saw of these sizes says nothing about the next.
+    for (const JitValue* value : shaped_by_data(*program_.graph, program_.types)) {
+      const auto type = program_.types.find(value);
+      if (type == program_.types.end()) continue;
+      std::fill(type->second.dims.begin(), type->second.dims.end(), -1);
+      type->second.symbols.clear();
+    }
     return std::all_of(missing_.begin(), missing_.end(),
                        [&](size_t id) { return unreached_.count(id) != 0; });
   }
@@ -259,9 +266,9 @@ class Recorder {
     const auto outputs = program_.graph->outputs();
     for (size_t i = 0; i < outputs.size(); ++i) {
       if (outputs[i]->type()->kind() == c10::TypeKind::TensorType) continue;
-      throw std::runtime_error("output " + std::to_string(i) + " of the model is a " +
-                               outputs[i]->type()->repr_str() +
-                               ", expected a Tensor, or a tuple or list of known length of them");
+      throw std::runtime_error(
+          "output " + std::to_string(i) + " of the model is a " + outputs[i]->type()->repr_str() +
+          ", expected a Tensor, or a tuple, list or dict of known length of them");
     }
     if (outputs.empty()) throw std::runtime_error("the model has no outputs");
   }
@@ -305,6 +312,8 @@ class Recorder {
         for (const c10::IValue& element : value.toTupleRef().elements()) self(self, element);
       } else if (value.isList()) {
         for (const c10::IValue& element : value.toListRef()) self(self, element);
+      } else if (value.isGenericDict()) {
+        for (const auto& entry : value.toGenericDict()) self(self, entry.value());
       } else if (!value.isNone()) {
         tensors.push_back(value);
       }

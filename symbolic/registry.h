@@ -17,11 +17,17 @@ const Symbolic* find_symbolic(const std::string& op, const std::string& overload
 
 // One table per op family (symbolics_*.cpp).
 std::span<const Symbolic> quant_symbolics();
+std::span<const Symbolic> quantized_symbolics();
 std::span<const Symbolic> elementwise_symbolics();
 std::span<const Symbolic> activation_symbolics();
 std::span<const Symbolic> nn_symbolics();
 std::span<const Symbolic> pool_symbolics();
 std::span<const Symbolic> shape_symbolics();
 std::span<const Symbolic> reduce_symbolics();
+std::span<const Symbolic> attention_symbolics();
+std::span<const Symbolic> rnn_symbolics();
+std::span<const Symbolic> resize_symbolics();
+std::span<const Symbolic> create_symbolics();
+std::span<const Symbolic> indexing_symbolics();
 
 }  // namespace qcdq

@@ -40,27 +40,31 @@ bool is_shape_query(const Node& node) {
   const std::string_view kind = node.kind().toQualString();
   if (kind == "aten::__is__" || kind == "aten::__isnot__")
     return true;  // by identity, not by value
+  if (kind == "aten::len" && node.input(0)->type()->kind() == c10::TypeKind::ListType) return true;
   if (node.inputs().empty() || !is_tensor(node.input(0))) return false;
   return kind.starts_with("prim::is_") ||  // is_cuda, is_sparse, is_nested, ...
          std::find(kQueries.begin(), kQueries.end(), kind) != kQueries.end();
 }
 
+/// How many elements these give depends on the values of their first input.
 bool has_data_dependent_shape(const Node& node) {
-  static constexpr std::array<std::string_view, 9> kOps = {
-      "aten::nonzero",       "aten::masked_select",     "aten::_unique2",
-      "aten::unique_dim",    "aten::_unique",           "aten::bincount",
-      "aten::nonzero_numpy", "aten::repeat_interleave", "torchvision::nms"};
+  if (node.kind() == torch::jit::aten::where) return node.inputs().size() == 1;
+  static constexpr std::array<std::string_view, 10> kOps = {
+      "aten::argwhere",          "aten::nonzero",   "aten::masked_select", "aten::_unique2",
+      "aten::unique_dim",        "aten::_unique",   "aten::bincount",      "aten::nonzero_numpy",
+      "aten::repeat_interleave", "torchvision::nms"};
   return std::find(kOps.begin(), kOps.end(), node.kind().toQualString()) != kOps.end();
 }
 
 /// Marks values that depend on the data of an input, and tensors whose shape does.
 class Taint {
  public:
-  explicit Taint(Graph& graph) {
+  Taint(Graph& graph, const Types& types) : types_(types) {
     for (const JitValue* input : graph.inputs()) data_.insert(input);
     walk(graph.block());
   }
   bool on_data(const JitValue* value) const { return data_.count(value) != 0; }
+  const std::unordered_set<const JitValue*>& shaped_by_data() const { return shape_; }
 
  private:
   bool any(const Node& node, const std::unordered_set<const JitValue*>& marked) const {
@@ -106,14 +110,42 @@ class Taint {
       return;
     }
     const bool data = any(*node, data_);
-    const bool size_argument =
-        std::any_of(node->inputs().begin(), node->inputs().end(), [&](const JitValue* input) {
-          return !is_tensor(input) && on_data(input) &&
-                 !input->type()->isSubtypeOf(*c10::ListType::ofTensors());
-        });
-    const bool shape =
-        any(*node, shape_) || (data && (size_argument || has_data_dependent_shape(*node)));
+    const bool shape = any(*node, shape_) ||
+                       (data && (has_size_argument_on_data(*node) ||
+                                 has_data_dependent_shape(*node) || is_masked_by_data(*node)));
     for (const JitValue* output : node->outputs()) mark(output, data, shape);
+  }
+
+  /// An int or int[] from data, where the op asks for one: a size, an index, a count. A Scalar is
+  /// an operand.
+  bool has_size_argument_on_data(const Node& node) const {
+    const c10::FunctionSchema* schema = node.maybeSchema();
+    for (size_t i = 0; i < node.inputs().size(); ++i) {
+      const JitValue* input = node.inputs()[i];
+      if (is_tensor(input) || !on_data(input) ||
+          input->type()->isSubtypeOf(*c10::ListType::ofTensors()) ||
+          input->type()->isSubtypeOf(*c10::ListType::ofOptionalTensors())) {
+        continue;
+      }
+      const bool operand = schema != nullptr && i < schema->arguments().size() &&
+                           schema->arguments()[i].type()->kind() == c10::TypeKind::NumberType;
+      if (!operand) return true;
+    }
+    return false;
+  }
+
+  /// x[mask] with a mask that depends on data.
+  bool is_masked_by_data(const Node& node) const {
+    if (node.kind() != torch::jit::aten::index || node.inputs().size() != 2) return false;
+    for (const JitValue* index : node.input(1)->node()->inputs()) {
+      if (!on_data(index)) continue;
+      const auto type = types_.find(index);
+      if (type == types_.end() || type->second.dtype == DType::kBool ||
+          type->second.dtype == DType::kUInt8) {
+        return true;
+      }
+    }
+    return false;
   }
 
   void visit_loop(Node* node) {
@@ -136,6 +168,7 @@ class Taint {
     }
   }
 
+  const Types& types_;
   std::unordered_set<const JitValue*> data_;
   std::unordered_set<const JitValue*> shape_;
 };
@@ -196,12 +229,28 @@ JitValue* answer(Graph& graph, Node* node, const TensorType& type) {
   return graph.insertNode(graph.createList(c10::IntType::get(), sizes))->output();
 }
 
+/// type_as of a tensor that has that type already: lower() casts what in-place ops made.
+bool is_same_type_cast(const Node& node, const Types& types) {
+  static const torch::jit::Symbol type_as = torch::jit::Symbol::fromQualString("aten::type_as");
+  if (node.kind() != type_as) return false;
+  const auto from = types.find(node.input(0));
+  const auto to = types.find(node.input(1));
+  return from != types.end() && to != types.end() && from->second.dtype == to->second.dtype &&
+         to->second.dtype != DType::kUndefined;
+}
+
 bool fold_block(Graph& graph, Block* block, const Types& types) {
   bool changed = false;
   for (auto it = block->nodes().begin(); it != block->nodes().end();) {
     Node* node = *it;
     ++it;
     for (Block* inner : node->blocks()) changed |= fold_block(graph, inner, types);
+    if (is_same_type_cast(*node, types)) {
+      node->output()->replaceAllUsesWith(node->input(0));
+      node->destroy();
+      changed = true;
+      continue;
+    }
     if (!is_shape_query(*node) || node->outputs().size() != 1) continue;
     const auto type = types.find(node->input(0));
     if (type == types.end()) continue;
@@ -228,8 +277,8 @@ int64_t agreed(const Node* node, const std::vector<Run>& runs) {
 
 class ControlFixer {
  public:
-  ControlFixer(Graph& graph, const std::vector<Run>& runs)
-      : graph_(graph), runs_(runs), taint_(graph) {}
+  ControlFixer(Graph& graph, const std::vector<Run>& runs, const Types& types)
+      : graph_(graph), runs_(runs), taint_(graph, types) {}
 
   int run(Block* block) {
     int fixed = 0;
@@ -288,8 +337,17 @@ bool fold_shape_queries(Graph& graph, const Types& types) {
   return fold_block(graph, graph.block(), types);
 }
 
-int fix_control_flow(Graph& graph, const std::vector<Run>& runs) {
-  return ControlFixer(graph, runs).run(graph.block());
+int fix_control_flow(Graph& graph, const std::vector<Run>& runs, const Types& types) {
+  return ControlFixer(graph, runs, types).run(graph.block());
+}
+
+std::vector<const JitValue*> shaped_by_data(Graph& graph, const Types& types) {
+  const Taint taint(graph, types);
+  std::vector<const JitValue*> tensors;
+  for (const JitValue* value : taint.shaped_by_data()) {
+    if (is_tensor(value)) tensors.push_back(value);
+  }
+  return tensors;
 }
 
 }  // namespace qcdq

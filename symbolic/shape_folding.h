@@ -21,6 +21,13 @@ bool fold_shape_queries(torch::jit::Graph& graph,
 /// Fixes each If to the branch taken, and each loop to its trip count, where all runs agree and
 /// the condition is not derived from the data of an input. Those that depend on the data stay, and
 /// convert refuses them by name. Returns how many were fixed.
-int fix_control_flow(torch::jit::Graph& graph, const std::vector<Run>& runs);
+int fix_control_flow(torch::jit::Graph& graph, const std::vector<Run>& runs,
+                     const std::unordered_map<const torch::jit::Value*, TensorType>& types);
+
+/// The tensors whose shape depends on the inputs' data (x[x > 0]): what one run
+/// saw of it says nothing about the next.
+std::vector<const torch::jit::Value*> shaped_by_data(
+    torch::jit::Graph& graph,
+    const std::unordered_map<const torch::jit::Value*, TensorType>& types);
 
 }  // namespace qcdq

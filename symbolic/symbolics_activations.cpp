@@ -1,8 +1,5 @@
 // Symbolic functions of activations, softmax and dropout: ONNX's own op where the opset has it,
 // else the composition that gives the same numbers.
-#include <cmath>
-#include <numbers>
-
 #include "symbolic/registry.h"
 #include "symbolic/versioned_ops.h"
 
@@ -49,25 +46,12 @@ Values elu(GraphBuilder& graph, NodeArgs& args) {
   return {graph.op("Mul", {y, graph.scalar(graph.type(x).dtype, scale)})};
 }
 
-// 0.5 x (1 + erf(x / sqrt 2)), or with tanh: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
-Values gelu(GraphBuilder& graph, NodeArgs& args) {
+Values gelu_activation(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const std::string approximate = args.string("approximate");
   if (approximate != "none" && approximate != "tanh")
     args.unsupported("approximate", approximate, "expected none or tanh");
-  if (graph.opset() >= 20) return {graph.op("Gelu", {x}, {{"approximate", approximate}})};
-  const DType dtype = graph.type(x).dtype;
-  auto number = [&](double value) { return graph.scalar(dtype, value); };
-  Value inner;
-  if (approximate == "none") {
-    inner = graph.op("Erf", {graph.op("Div", {x, number(std::numbers::sqrt2)})});
-  } else {
-    const Value cube = graph.op("Mul", {graph.op("Mul", {x, x}), x});
-    const Value sum = graph.op("Add", {x, graph.op("Mul", {cube, number(0.044715)})});
-    inner = graph.op("Tanh", {graph.op("Mul", {sum, number(std::sqrt(2 / std::numbers::pi))})});
-  }
-  const Value weighted = graph.op("Mul", {x, graph.op("Add", {inner, number(1)})});
-  return {graph.op("Mul", {weighted, number(0.5)})};
+  return {gelu(graph, x, approximate)};
 }
 
 Values silu(GraphBuilder& graph, NodeArgs& args) {
@@ -136,7 +120,7 @@ constexpr Symbolic kRows[] = {
     {"aten::leaky_relu", 10, leaky_relu, "LeakyRelu"},
     {"aten::prelu", 10, prelu, "PRelu, Reshape"},
     {"aten::elu", 10, elu, "Elu, Mul"},
-    {"aten::gelu", 10, gelu, "Gelu; below 20: Erf, Tanh, Mul, ..."},
+    {"aten::gelu", 10, gelu_activation, "Gelu; below 20: Erf, Tanh, Mul, ..."},
     {"aten::silu", 10, silu, "Sigmoid, Mul"},
     {"aten::hardsigmoid", 10, hardsigmoid, "HardSigmoid"},
     {"aten::hardswish", 10, hardswish, "HardSwish; below 14: HardSigmoid, Mul"},

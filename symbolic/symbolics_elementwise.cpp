@@ -144,7 +144,24 @@ Values clamp(GraphBuilder& graph, NodeArgs& args) {
                has_max ? std::optional(args.number("max")) : std::nullopt)};
 }
 
+// where(condition): the indices of what is true, one tensor for each dimension.
+Values where_true(GraphBuilder& graph, NodeArgs& args) {
+  const Value condition = args.tensor("condition");
+  const int64_t rank = rank_of(graph, args, "condition", condition);
+  if (rank == 0) args.unsupported("condition", "a 0-d tensor", "ONNX Runtime gives it a dimension");
+  const Value rows = graph.op("NonZero", {condition});
+  Values indices;
+  for (int64_t row = 0; row < rank; ++row) {
+    indices.push_back(graph.op("Gather",
+                               {rows, graph.scalar(DType::kInt64, static_cast<double>(row))},
+                               {{"axis", int64_t{0}}}));
+    set_dims(graph, indices.back(), {-1});
+  }
+  return indices;
+}
+
 Values where(GraphBuilder& graph, NodeArgs& args) {
+  if (!args.has("self")) return where_true(graph, args);
   const DType dtype = args.output_type().dtype;
   const Value condition = graph.cast(args.tensor("condition"), DType::kBool);
   const std::string op = args.op();
@@ -256,7 +273,7 @@ constexpr Symbolic kRows[] = {
     {"aten::clamp", 10, clamp, "Clip, Max, Min"},
     {"aten::clamp_min", 10, clamp, "Clip, Max, Min"},
     {"aten::clamp_max", 10, clamp, "Clip, Max, Min"},
-    {"aten::where", 10, where, "Where"},
+    {"aten::where", 10, where, "Where, NonZero"},
     {"aten::masked_fill", 10, masked_fill, "Where"},
     {"aten::eq", 10, comparison<"Equal">, "Equal"},
     {"aten::ne", 10, not_equal, "Equal, Not"},

@@ -1,8 +1,6 @@
 // Symbolic functions of layers: convolutions, linear layers and matrix products, normalisation,
 // pooling, embedding. Inputs without a batch dimension, which torch allows and ONNX doesn't, get
 // one and lose it again.
-#include <numeric>
-
 #include "symbolic/registry.h"
 #include "symbolic/versioned_ops.h"
 
@@ -137,38 +135,15 @@ Values batch_norm(GraphBuilder& graph, NodeArgs& args) {
                    {{"epsilon", static_cast<float>(args.number("eps"))}})};
 }
 
-Values layer_norm(GraphBuilder& graph, NodeArgs& args) {
+Values normalized_layer(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("input");
   const std::vector<int64_t> shape = args.ints("normalized_shape");
   const Value weight = args.optional_tensor("weight");
   const Value bias = args.optional_tensor("bias");
   const double epsilon = args.number("eps");
   args.ignore("cudnn_enable", "chooses a CUDA kernel");
-  const DType dtype = graph.type(x).dtype;
-  if (graph.opset() >= 17) {
-    const int64_t elements =
-        std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
-    Value scale = weight;
-    if (!scale.present()) {
-      scale = filled(graph, dtype, elements, 1);
-      if (shape.size() > 1) scale = reshape(graph, scale, shape);
-    }
-    return {graph.op(
-        "LayerNormalization", {x, scale, bias},
-        {{"axis", -static_cast<int64_t>(shape.size())}, {"epsilon", static_cast<float>(epsilon)}})};
-  }
   const int64_t rank = rank_of(graph, args, "input", x);
-  std::vector<int64_t> axes(shape.size());
-  std::iota(axes.begin(), axes.end(), rank - static_cast<int64_t>(shape.size()));
-  const Value centred = graph.op("Sub", {x, reduce(graph, "ReduceMean", x, axes, true)});
-  const Value variance =
-      reduce(graph, "ReduceMean", graph.op("Mul", {centred, centred}), axes, true);
-  const Value deviation =
-      graph.op("Sqrt", {graph.op("Add", {variance, graph.scalar(dtype, epsilon)})});
-  Value y = graph.op("Div", {centred, deviation});
-  if (weight.present()) y = graph.op("Mul", {y, weight});
-  if (bias.present()) y = graph.op("Add", {y, bias});
-  return {y};
+  return {qcdq::layer_norm(graph, x, rank, shape, weight, bias, epsilon)};
 }
 
 // [C] -> [C, 1, 1] for an input of that rank.
@@ -252,7 +227,7 @@ constexpr Symbolic kRows[] = {
     {"aten::mm", 10, matmul, "MatMul"},
     {"aten::bmm", 10, matmul, "MatMul"},
     {"aten::batch_norm", 10, batch_norm, "BatchNormalization"},
-    {"aten::layer_norm", 10, layer_norm, "LayerNormalization; below 17: ReduceMean, ..."},
+    {"aten::layer_norm", 10, normalized_layer, "LayerNormalization; below 17: ReduceMean, ..."},
     {"aten::group_norm", 10, group_norm, "InstanceNormalization, Reshape, Mul, Add"},
     {"aten::instance_norm", 10, instance_norm, "InstanceNormalization"},
     {"aten::embedding", 10, embedding, "Gather"},

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "qcdq/affine.h"
-#include "symbolic/opset_rules.h"
 #include "symbolic/quant_emission.h"
 #include "symbolic/registry.h"
 
@@ -35,48 +34,8 @@ bool flag(NodeArgs& args, const char* name) {
 }
 
 CodeRange range_of(NodeArgs& args) {
-  const CodeRange range{args.integer("quant_min"), args.integer("quant_max")};
-  if (range.min >= range.max) {
-    args.unsupported("quant_min", std::to_string(range.min),
-                     "expected less than quant_max = " + std::to_string(range.max));
-  }
-  const CodeRange full = storage_range(DType::kInt32);
-  if (range.min < full.min || range.max > full.max) {
-    args.unsupported("quant_max", std::to_string(range.max), "codes have at most 32 bits");
-  }
-  return range;
-}
-
-void set_scale(NodeArgs& args, Quantizer& quantizer, std::vector<double> scale) {
-  quantizer.params.scale.clear();
-  for (double value : scale) {
-    const auto narrow = static_cast<float>(value);
-    if (!(narrow > 0) || !std::isfinite(narrow)) {
-      args.unsupported("scale", std::to_string(value), "expected a finite float32 > 0");
-    }
-    quantizer.params.scale.push_back(narrow);
-  }
-}
-
-void set_zero_point(NodeArgs& args, Quantizer& quantizer, const std::vector<double>& zero_point) {
-  QuantParams& params = quantizer.params;
-  params.zero_point.clear();
-  for (double value : zero_point) {
-    const bool inside = value >= static_cast<double>(quantizer.range.min) &&
-                        value <= static_cast<double>(quantizer.range.max);
-    if (value != std::floor(value) || !inside) {
-      args.unsupported("zero_point", std::to_string(value),
-                       "expected an integer in [" + std::to_string(quantizer.range.min) + ", " +
-                           std::to_string(quantizer.range.max) + "]");
-    }
-    params.zero_point.push_back(static_cast<int64_t>(value));
-  }
-  if (params.zero_point.size() == 1)
-    params.zero_point.resize(params.scale.size(), params.zero_point[0]);
-  if (params.zero_point.size() != params.scale.size()) {
-    args.unsupported("zero_point", std::to_string(params.zero_point.size()) + " elements",
-                     "expected as many as scale has, " + std::to_string(params.scale.size()));
-  }
+  const int64_t low = args.integer("quant_min"), high = args.integer("quant_max");
+  return with_refusals(args, "x", [&] { return checked_range(low, high); });
 }
 
 using RoundZeroPoint = double (*)(double zero_point, CodeRange range);
@@ -87,30 +46,18 @@ double nearest(double zero_point, CodeRange range) {
   return std::min(std::max(round_half_even(zero_point), static_cast<double>(range.min)),
                   static_cast<double>(range.max));
 }
+
 // A quantiser whose scale and zero point are Tensor arguments; `axis` is nothing per tensor.
 Quantizer tensor_quantizer(NodeArgs& args, CodeRange range, std::optional<int64_t> axis,
                            RoundZeroPoint round = as_is, int64_t block_size = 0) {
   Quantizer quantizer;
   quantizer.range = range;
   const TensorData scale = constant_tensor(args, "scale");
-  if (!axis && scale.numel() != 1) {
-    args.unsupported("scale", std::to_string(scale.numel()) + " elements",
-                     "expected one: the quantiser is per tensor");
-  }
-  if (block_size == 0 && axis && scale.dims.size() > 1) {
-    args.unsupported("scale", std::to_string(scale.dims.size()) + " dimensions",
-                     "expected one scale per channel");
-  }
-  set_scale(args, quantizer, numbers(scale));
-  if (axis) {
-    quantizer.params.dims =
-        block_size > 0 ? scale.dims : std::vector<int64_t>{static_cast<int64_t>(scale.numel())};
-    quantizer.params.axis = *axis;
-    quantizer.params.block_size = block_size;
-  }
   std::vector<double> zero_point = numbers(constant_tensor(args, "zero_point"));
   for (double& value : zero_point) value = round(value, range);
-  set_zero_point(args, quantizer, zero_point);
+  quantizer.params = with_refusals(args, "x", [&] {
+    return constant_params(numbers(scale), scale.dims, zero_point, range, axis, block_size);
+  });
   return quantizer;
 }
 
@@ -147,48 +94,30 @@ Values dequantize(GraphBuilder& graph, NodeArgs& args) {
                           dtype == DType::kUndefined ? DType::kFloat32 : dtype)};
 }
 
-// y, scale and zero point of ONNX's DynamicQuantizeLinear, which knows one range only.
-Values dynamic_quantize(GraphBuilder& graph, NodeArgs& args) {
-  const CodeRange range = range_of(args);
-  const char* hint = "use the range [0, 255], asymmetric, per tensor, or a static quantiser";
-  if (range != storage_range(DType::kUInt8)) {
-    args.unsupported("quant_max", std::to_string(range.max),
-                     "ONNX quantises dynamically to [0, 255] only", hint);
-  }
-  if (args.boolean("symmetric")) {
-    args.unsupported("symmetric", "True", "ONNX quantises dynamically with a zero point only",
-                     hint);
-  }
-  for (const char* name : {"axis", "block_size"}) {
-    if (const auto value = args.optional_integer(name)) {
-      args.unsupported(name, std::to_string(*value), "ONNX quantises dynamically per tensor only",
-                       hint);
-    }
-  }
-  const int64_t least = least_opset(QuantFeature::kDynamicQuantize);
-  if (graph.opset() < least) {
-    args.unsupported("", "", "DynamicQuantizeLinear needs opset " + std::to_string(least));
-  }
-  const Value x = as_float32(graph, args, "x", args.tensor("x"));
-  return graph.ops("DynamicQuantizeLinear", {x}, 3);
+// ONNX's DynamicQuantizeLinear, which knows one range only.
+Values emit_dynamic(GraphBuilder& graph, NodeArgs& args, bool dequantize) {
+  DynamicRequest request;
+  request.range = range_of(args);
+  request.is_symmetric = args.boolean("symmetric");
+  request.axis = args.optional_integer("axis");
+  request.block_size = args.optional_integer("block_size");
+  request.opset = graph.opset();
+  request.cast_f64 = emission(graph).cast_f64;
+  request.dequantize = dequantize;
+  const TensorType type = args.output_type(0);
+  if (!dequantize && type.ranked && type.rank() == 1) request.qparams_rank = 1;
+  const Value x = args.tensor("x");
+  request.x = graph.type(x);
+  const Fragment fragment = with_refusals(args, "x", [&] { return dynamic_fragment(request); });
+  return emit_fragment(graph, fragment, x, quantizer_name(graph));
 }
 
 Values fake_quantize_dynamic(GraphBuilder& graph, NodeArgs& args) {
-  const DType dtype = graph.type(args.tensor("x")).dtype;
-  const Values quantized = dynamic_quantize(graph, args);
-  const Value y = graph.op("DequantizeLinear", quantized);
-  return {dtype == DType::kUndefined ? y : graph.cast(y, dtype)};
+  return emit_dynamic(graph, args, true);
 }
 
 Values choose_qparams(GraphBuilder& graph, NodeArgs& args) {
-  const Values quantized = dynamic_quantize(graph, args);
-  Values results = {quantized[1], graph.cast(quantized[2], DType::kInt32)};
-  for (size_t i = 0; i < results.size(); ++i) {
-    const TensorType type = args.output_type(i);
-    if (type.ranked && type.rank() == 1)
-      results[i] = graph.op("Reshape", {results[i], graph.ints({1})});
-  }
-  return results;
+  return emit_dynamic(graph, args, false);
 }
 
 Quantizer aten_quantizer(Quantizer quantizer) {
@@ -206,8 +135,11 @@ Values aten_per_tensor(GraphBuilder& graph, NodeArgs& args) {
   Quantizer quantizer;
   quantizer.aten = true;
   quantizer.range = range_of(args);
-  set_scale(args, quantizer, {args.number("scale")});
-  set_zero_point(args, quantizer, {static_cast<double>(args.integer("zero_point"))});
+  const double scale = args.number("scale");
+  const auto zero_point = static_cast<double>(args.integer("zero_point"));
+  quantizer.params = with_refusals(args, "self", [&] {
+    return constant_params({scale}, {}, {zero_point}, quantizer.range, std::nullopt, 0);
+  });
   return with_mask(args, emit_fake_quantize(graph, args, "self", std::move(quantizer)));
 }
 

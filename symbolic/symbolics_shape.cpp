@@ -58,6 +58,14 @@ Values view(GraphBuilder& graph, NodeArgs& args) {
   return {graph.op("Reshape", {x, args.ints_value(shape)})};
 }
 
+// view_as, reshape_as
+Values view_as(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const Value other = args.tensor("other");
+  if (std::optional<Value> y = reshape_to_recorded(graph, args, x)) return {*y};
+  return {graph.op("Reshape", {x, graph.op("Shape", {other})})};
+}
+
 Values flatten(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const int64_t rank = rank_of(graph, args, "self", x);
@@ -93,7 +101,10 @@ Values transposed(GraphBuilder& graph, NodeArgs& args) {
   const int64_t rank = rank_of(graph, args, "self", x);
   int64_t first = 0;
   int64_t second = 1;
-  if (args.has("dim0")) {
+  if (args.has("axis0")) {
+    first = normalized(args.integer("axis0"), rank);
+    second = normalized(args.integer("axis1"), rank);
+  } else if (args.has("dim0")) {
     first = normalized(args.integer("dim0"), rank);
     second = normalized(args.integer("dim1"), rank);
   }
@@ -357,10 +368,14 @@ constexpr Symbolic kRows[] = {
     {"aten::view", 10, view, "Reshape"},
     {"aten::reshape", 10, view, "Reshape"},
     {"aten::_unsafe_view", 10, view, "Reshape"},
+    {"aten::view_as", 10, view_as, "Reshape"},
+    {"aten::reshape_as", 10, view_as, "Reshape"},
     {"aten::flatten.using_ints", 10, flatten, "Reshape"},
     {"aten::unflatten.int", 10, unflatten, "Reshape"},
     {"aten::permute", 10, permute, "Transpose"},
     {"aten::transpose.int", 10, transposed, "Transpose"},
+    {"aten::swapaxes", 10, transposed, "Transpose"},
+    {"aten::swapdims", 10, transposed, "Transpose"},
     {"aten::t", 10, transposed, "Transpose"},
     {"aten::unsqueeze", 10, unsqueeze_dim, "Unsqueeze"},
     {"aten::squeeze", 10, squeeze_dims, "Squeeze"},

@@ -51,6 +51,7 @@ Verifier::Verifier(const std::string& path, const VerifyOptions& options)
     : file_(path), options_(options), library_(find_onnxruntime(options.ort)) {
   report_.ort_version = ort_version(library_);
   judge_codes_ = options.codes && !file_.quantizers().empty();
+  moves_codes_ = !file_.rounded_biases().empty();
   for (const FileQuantizer& q : file_.quantizers()) moves_codes_ |= !q.constant;
 }
 
@@ -193,9 +194,10 @@ void Verifier::compare_with_torch(const NamedTensors& named, const NamedTensors*
     if (moves_codes_ && within_movement(result)) {
       if (record_ && findings.failures.empty()) {  // else there is a better reason
         warn(run + ": output '" + name + "': relative difference " +
-             number(difference.max_relative) + ": codes at rounding ties; |a-b|/|a| is " +
+             number(difference.max_relative) + ": " + cause_of_movement() + "; |a-b|/|a| is " +
              number(result.rms_relative) + ", and " + number(movement_[name]) +
-             " where the quantisers' inputs move by " + number(kRoundingNoise) + " of their range");
+             " where the quantisers' inputs move by " + number(kRoundingNoise) + " of their range" +
+             (file_.rounded_biases().empty() ? "" : " and those biases by half a code"));
       }
       continue;
     }
@@ -207,6 +209,13 @@ void Verifier::compare_with_torch(const NamedTensors& named, const NamedTensors*
                            number(difference.max_relative) + ", expected at most " +
                            number(options_.tolerance));
   }
+}
+
+std::string Verifier::cause_of_movement() const {
+  const size_t biases = file_.rounded_biases().size();
+  if (biases == 0) return "codes at rounding ties";
+  return "codes at rounding ties, and " + std::to_string(biases) +
+         (biases == 1 ? " float bias that is" : " float biases that are") + " int32 in the file";
 }
 
 bool Verifier::within_movement(const OutputComparison& comparison) {

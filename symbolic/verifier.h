@@ -50,6 +50,7 @@ class Verifier {
   void compare_local(const NamedTensors& optimized, const std::string& run, Findings& findings);
   void compare_with_torch(const NamedTensors& named, const NamedTensors* optimized,
                           const std::string& run, Findings& findings);
+  std::string cause_of_movement() const;
   bool within_movement(const OutputComparison& comparison);
   void measure_movement();
   void warn(const std::string& warning);
@@ -60,7 +61,7 @@ class Verifier {
   std::string library_;
   VerifyReport report_;
   bool judge_codes_ = false;  // the file has quantisers, and options ask for their codes
-  bool moves_codes_ = false;  // some quantiser's input is computed
+  bool moves_codes_ = false;  // a quantiser's input is computed, or a bias rounded
   bool record_ = true;        // rows of the report are written
   std::map<std::string, OrtSession> sessions_;
   // Of the set of inputs at hand:

@@ -90,4 +90,13 @@ VerifyReport verify_onnx(const torch::jit::Module& module,
                      inputs, path, options);
 }
 
+VerifyReport verify_onnx(const ExportedProgram& program,
+                         const std::vector<std::vector<c10::IValue>>& inputs,
+                         const std::string& path, const VerifyOptions& options) {
+  const BoxedForward forward = [&](const std::vector<c10::IValue>& values) -> c10::IValue {
+    return program.run(values);
+  };
+  return verify_onnx(forward, inputs, path, options);
+}
+
 }  // namespace qcdq

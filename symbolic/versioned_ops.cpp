@@ -1,6 +1,8 @@
 // The functions of versioned_ops.h.
 #include "symbolic/versioned_ops.h"
 
+#include <cmath>
+#include <numbers>
 #include <numeric>
 
 #include "symbolic/graph_builder.h"
@@ -8,13 +10,6 @@
 namespace qcdq {
 
 namespace {
-
-void set_dims(GraphBuilder& graph, const Value& value, std::vector<int64_t> dims) {
-  TensorType& type = graph.state().graph.types[value.name];
-  type.ranked = true;
-  type.symbols.clear();
-  type.dims = std::move(dims);
-}
 
 int category(DType dtype) {
   if (dtype == DType::kBool) return 0;
@@ -27,6 +22,13 @@ bool is_signed_integer(DType dtype) {
 }
 
 }  // namespace
+
+void set_dims(GraphBuilder& graph, const Value& value, std::vector<int64_t> dims) {
+  TensorType& type = graph.state().graph.types[value.name];
+  type.ranked = true;
+  type.symbols.clear();
+  type.dims = std::move(dims);
+}
 
 int64_t rank_of(const GraphBuilder& graph, const NodeArgs& args, std::string_view name,
                 const Value& x) {
@@ -168,10 +170,19 @@ Values split(GraphBuilder& graph, const Value& x, int64_t axis, const std::vecto
 
 Value reshape(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& dims) {
   Attributes attributes;
-  // Without allowzero (opset 14) a 0 in the shape means "as in the input": wrong for empty tensors,
-  // so older opsets refuse it.
-  if (std::find(dims.begin(), dims.end(), 0) != dims.end())
+  if (std::find(dims.begin(), dims.end(), 0) != dims.end()) {
+    if (graph.opset() < 14) {
+      throw UnsupportedOp({.op = graph.state().torch_op,
+                           .argument = "",
+                           .value = list_text(dims),
+                           .opset = graph.opset(),
+                           .reason = "makes an empty tensor: before opset 14 a 0 in the shape of "
+                                     "Reshape means the input's size",
+                           .hint = "export with --opset 14 or newer",
+                           .where = ""});
+    }
     attributes.emplace_back("allowzero", int64_t{1});
+  }
   const Value y = graph.op("Reshape", {x, graph.ints(dims)}, attributes);
   set_dims(graph, y, dims);
   return y;
@@ -201,6 +212,52 @@ Value softmax(GraphBuilder& graph, std::string_view op, const Value& x, int64_t 
   std::swap(swap[axis], swap[rank - 1]);
   const Value last = transpose(graph, x, swap);
   return transpose(graph, graph.op(op, {last}, {{"axis", rank - 1}}), swap);
+}
+
+Value layer_norm(GraphBuilder& graph, const Value& x, int64_t rank,
+                 const std::vector<int64_t>& shape, const Value& weight, const Value& bias,
+                 double epsilon) {
+  const DType dtype = graph.type(x).dtype;
+  if (graph.opset() >= 17) {
+    const int64_t elements =
+        std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+    Value scale = weight;
+    if (!scale.present()) {
+      scale = filled(graph, dtype, elements, 1);
+      if (shape.size() > 1) scale = reshape(graph, scale, shape);
+    }
+    return graph.op(
+        "LayerNormalization", {x, scale, bias},
+        {{"axis", -static_cast<int64_t>(shape.size())}, {"epsilon", static_cast<float>(epsilon)}});
+  }
+  std::vector<int64_t> axes(shape.size());
+  std::iota(axes.begin(), axes.end(), rank - static_cast<int64_t>(shape.size()));
+  const Value centred = graph.op("Sub", {x, reduce(graph, "ReduceMean", x, axes, true)});
+  const Value variance =
+      reduce(graph, "ReduceMean", graph.op("Mul", {centred, centred}), axes, true);
+  const Value deviation =
+      graph.op("Sqrt", {graph.op("Add", {variance, graph.scalar(dtype, epsilon)})});
+  Value y = graph.op("Div", {centred, deviation});
+  if (weight.present()) y = graph.op("Mul", {y, weight});
+  if (bias.present()) y = graph.op("Add", {y, bias});
+  return y;
+}
+
+// 0.5 x (1 + erf(x / sqrt 2)), or with tanh: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+Value gelu(GraphBuilder& graph, const Value& x, const std::string& approximate) {
+  if (graph.opset() >= 20) return graph.op("Gelu", {x}, {{"approximate", approximate}});
+  const DType dtype = graph.type(x).dtype;
+  auto number = [&](double value) { return graph.scalar(dtype, value); };
+  Value inner;
+  if (approximate == "none") {
+    inner = graph.op("Erf", {graph.op("Div", {x, number(std::numbers::sqrt2)})});
+  } else {
+    const Value cube = graph.op("Mul", {graph.op("Mul", {x, x}), x});
+    const Value sum = graph.op("Add", {x, graph.op("Mul", {cube, number(0.044715)})});
+    inner = graph.op("Tanh", {graph.op("Mul", {sum, number(std::sqrt(2 / std::numbers::pi))})});
+  }
+  const Value weighted = graph.op("Mul", {x, graph.op("Add", {inner, number(1)})});
+  return graph.op("Mul", {weighted, number(0.5)});
 }
 
 Value filled(GraphBuilder& graph, DType dtype, int64_t count, double value) {

@@ -33,6 +33,9 @@ std::vector<int64_t> dims_of(const GraphBuilder& graph, const NodeArgs& args, st
 /// dim in [0, rank); a 0-d tensor counts as rank 1, as in torch.
 int64_t normalized(int64_t dim, int64_t rank);
 
+/// Notes the dimensions of a value between ops, where ONNX's schema alone does not tell them.
+void set_dims(GraphBuilder& graph, const Value& value, std::vector<int64_t> dims);
+
 /// torch's promotion of two element types of equal standing.
 DType promote(DType a, DType b);
 /// torch's result_type of two tensors: a 0-d tensor only counts where its category (bool < integer
@@ -65,6 +68,13 @@ Value transpose(GraphBuilder& graph, const Value& x, const std::vector<int64_t>&
 /// Softmax or LogSoftmax over one axis: before opset 13 ONNX flattened everything behind `axis`
 /// into it.
 Value softmax(GraphBuilder& graph, std::string_view op, const Value& x, int64_t axis, int64_t rank);
+/// Normalisation over the last dimensions, of sizes `shape`, of an x of `rank` dimensions; weight
+/// and bias may be absent. LayerNormalization, or its composition before opset 17.
+Value layer_norm(GraphBuilder& graph, const Value& x, int64_t rank,
+                 const std::vector<int64_t>& shape, const Value& weight, const Value& bias,
+                 double epsilon);
+/// approximate: none or tanh. Gelu, or its composition before opset 20.
+Value gelu(GraphBuilder& graph, const Value& x, const std::string& approximate);
 /// A 1-d constant of `count` equal numbers.
 Value filled(GraphBuilder& graph, DType dtype, int64_t count, double value);
 

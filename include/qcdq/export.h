@@ -41,7 +41,7 @@ struct ExportOptions {
   Weights weights = Weights::kInt;
   WeightStorage weight_storage = WeightStorage::kInt8;
   ExternalData external_data = ExternalData::kAuto;
-  std::string method = "forward";         // TorchScript only
+  std::string method = "forward";              // TorchScript only
   std::vector<std::string> input_names = {};   // default: the names of the method's arguments
   std::vector<std::string> output_names = {};  // default: "output", or "output_0", "output_1", ...
   std::vector<DynamicAxis> dynamic_axes = {};
@@ -136,5 +136,53 @@ ExportReport export_onnx(const torch::nn::ModuleHolder<M>& module,
 /// missing file, a pickled module or state dict ("not TorchScript; save it with torch.jit.save"),
 /// an op whose library is not loaded.
 QCDQ_API torch::jit::Module load_torchscript(const std::string& path);
+
+/// A program of torch.export, read from a .pt2 file. A copy shares the weights, which stay in the
+/// mapped file.
+class QCDQ_API ExportedProgram {
+ public:
+  struct Input {
+    std::string name;
+    at::Tensor example;  // what the program was exported with, or one of the same type and sizes
+    std::vector<std::string> symbols;  // per dimension: "" = fixed, else "s17", "2*s17 + 1"
+  };
+  /// Tensors that the program takes, in order: nested containers are flattened, None and numbers
+  /// are fixed and left out.
+  const std::vector<Input>& inputs() const;
+  /// Outputs for one tensor per input, flattened, None and constants left out. Each op runs as it
+  /// is in the file. Throws std::runtime_error where an input has another type, or an op fails.
+  std::vector<at::Tensor> run(const std::vector<c10::IValue>& inputs) const;
+  /// Other sizes that the program takes: each symbol differs from its value in `sizes` where its
+  /// range has a second value. Throws std::runtime_error, naming input and axis, where `sizes`
+  /// (one list per input) are not what the program takes.
+  std::vector<std::vector<int64_t>> other_sizes(
+      const std::vector<std::vector<int64_t>>& sizes) const;
+
+  struct Impl;
+  explicit ExportedProgram(std::shared_ptr<const Impl> impl);
+  const Impl& impl() const { return *impl_; }
+  std::shared_ptr<const Impl> shared_impl() const { return impl_; }
+
+ private:
+  std::shared_ptr<const Impl> impl_;
+};
+
+/// Loads a .pt2 file of torch.export.save (torch 2.11 to 2.15, schema 8) onto the CPU. `model`:
+/// which of its programs, "" = the only one. Throws with one line: no such archive, another schema
+/// version, an op whose library is not loaded; qcdq::UnsupportedOp, naming it, for a program with
+/// cond, while or scan, or one that changes its own buffers.
+///
+///   qcdq::ExportedProgram program = qcdq::load_pt2("model.pt2");
+///   qcdq::export_onnx(program, "model.onnx");
+QCDQ_API ExportedProgram load_pt2(const std::string& path, const std::string& model = "");
+
+/// Exports a program with the sizes that it was exported with; its dynamic dimensions are named as
+/// in the file ("s17"), or by options.dynamic_axes. options.method is not used.
+QCDQ_API ExportReport export_onnx(const ExportedProgram& program, const std::string& path,
+                                  const ExportOptions& options = {});
+/// The same with example inputs, one tensor per input.
+QCDQ_API ExportReport export_onnx(const ExportedProgram& program,
+                                  const std::vector<c10::IValue>& inputs, const std::string& path,
+                                  const ExportOptions& options = {});
 
 }  // namespace qcdq

@@ -74,8 +74,9 @@ struct TensorData {
 
   int64_t numel() const;  // 1 for a 0-d tensor
   size_t bytes() const { return static_cast<size_t>(numel()) * dtype_size(dtype); }
-  /// The data, produced if need be. Keep the pointer only while it is used.
-  std::shared_ptr<const void> load() const { return data ? data : produce(); }
+  /// The data, produced if need be. Keep the pointer only while it is used. May be null where there
+  /// are no elements, and only there.
+  std::shared_ptr<const void> load() const { return data || !produce ? data : produce(); }
 
   /// Owned copies of small constants.
   template <typename T>

@@ -101,5 +101,9 @@ QCDQ_API VerifyReport verify_onnx(const BoxedForward& reference,
 QCDQ_API VerifyReport verify_onnx(const torch::jit::Module& module,
                                   const std::vector<std::vector<c10::IValue>>& inputs,
                                   const std::string& path, const VerifyOptions& options = {});
+/// The same for a program of torch.export.
+QCDQ_API VerifyReport verify_onnx(const ExportedProgram& program,
+                                  const std::vector<std::vector<c10::IValue>>& inputs,
+                                  const std::string& path, const VerifyOptions& options = {});
 
 }  // namespace qcdq

@@ -15,6 +15,7 @@
 #include "symbolic/program.h"
 #include "symbolic/run_node.h"
 #include "symbolic/source/module_graph.h"
+#include "symbolic/source/quantized_decomposed.h"
 
 namespace qcdq {
 namespace {
@@ -159,6 +160,15 @@ std::vector<c10::IValue> complete_arguments(const c10::FunctionSchema& schema,
   return values;
 }
 
+/// A tensor, or a tuple or list that holds one.
+bool holds_tensors(const c10::IValue& value) {
+  if (value.isTensor()) return true;
+  if (value.isTensorList()) return !value.toTensorList().empty();
+  if (!value.isTuple()) return false;
+  const auto& elements = value.toTupleRef().elements();
+  return std::any_of(elements.begin(), elements.end(), holds_tensors);
+}
+
 void check_names(const std::vector<std::string>& names, const char* what) {
   for (size_t i = 0; i < names.size(); ++i) {
     if (names[i].empty())
@@ -174,10 +184,20 @@ void check_names(const std::vector<std::string>& names, const char* what) {
 
 torch::jit::Module load_torchscript(const std::string& path) {
   check_archive(path);
-  try {
+  const auto load = [&] {
     torch::jit::Module module = torch::jit::load(path, at::kCPU);
     module.eval();
     return module;
+  };
+  try {
+    return load();
+  } catch (const std::exception& error) {
+    const std::string message = describe_load_error(error);
+    const bool decomposed = message.starts_with("quantized_decomposed::");
+    if (!decomposed || !register_quantized_decomposed()) fail(path + ": " + message);
+  }
+  try {
+    return load();
   } catch (const std::exception& error) {
     fail(path + ": " + describe_load_error(error));
   }
@@ -202,23 +222,31 @@ Program program_from_torchscript(const torch::jit::Module& module,
   program.graph = method->graph()->copy();
   bind_module(program.graph, module);
 
-  // Tensors that were given stay inputs; all else is a constant of the exported model.
+  // Tensors that were given stay inputs, those in tuples and lists too; all else is a constant of
+  // the exported model.
   std::vector<bool> is_input(values.size());
-  std::vector<std::string> names;
+  size_t place = 0;  // in graph.inputs()
   for (size_t i = 0; i < values.size(); ++i) {
-    is_input[i] = i < inputs.size() && values[i].isTensor();
+    is_input[i] = i < inputs.size() && holds_tensors(values[i]);
     const std::string name = plain_name(schema.arguments()[i + 1].name());
-    if (is_input[i]) {
-      const bool taken = std::find(names.begin(), names.end(), name) != names.end();
-      names.push_back(taken ? name + "_" + std::to_string(i) : name);
-      continue;
+    if (!is_input[i]) {
+      bind_input(*program.graph, place, values[i]);
+      if (i < inputs.size()) {
+        program.notes.push_back("input '" + name + "' is no tensor: fixed to " +
+                                text_of(values[i]));
+      }
+    } else if (values[i].isTensor()) {
+      // An Optional that was given: what the model asks of None is decided.
+      program.graph->inputs()[place++]->setType(c10::TensorType::get());
+      program.inputs.push_back({name, {values[i]}, {}});
+    } else {
+      place += expand_input(*program.graph, place, values[i], name, program.inputs);
     }
-    if (values[i].isTensorList() || (values[i].isTuple() && !flatten_result(values[i]).empty())) {
-      fail("input '" + name + "' holds several tensors: pass each one as an argument of its own");
-    }
-    if (i < inputs.size()) {
-      program.notes.push_back("input '" + name + "' is no tensor: fixed to " + text_of(values[i]));
-    }
+  }
+  std::vector<std::string> names;
+  for (const ProgramInput& input : program.inputs) {
+    const bool taken = std::find(names.begin(), names.end(), input.name) != names.end();
+    names.push_back(taken ? input.name + "_" + std::to_string(names.size()) : input.name);
   }
   if (!options.input_names.empty()) {
     if (options.input_names.size() != names.size()) {
@@ -229,13 +257,7 @@ Program program_from_torchscript(const torch::jit::Module& module,
   }
   check_names(names, "input");
   check_names(options.output_names, "output");
-  for (size_t i = values.size(); i-- > 0;) {
-    if (!is_input[i]) bind_input(*program.graph, i, values[i]);
-  }
-  size_t next = 0;
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (is_input[i]) program.inputs.push_back({names[next++], {values[i]}, {}});
-  }
+  for (size_t i = 0; i < names.size(); ++i) program.inputs[i].name = names[i];
   apply_dynamic_axes(program.inputs, options.dynamic_axes);
 
   program.reference = [module, name = options.method, values,
@@ -243,7 +265,7 @@ Program program_from_torchscript(const torch::jit::Module& module,
     std::vector<c10::IValue> arguments = values;
     size_t given = 0;
     for (size_t i = 0; i < arguments.size(); ++i) {
-      if (is_input[i]) arguments[i] = tensors.at(given++);
+      if (is_input[i]) arguments[i] = with_tensors(values[i], tensors, given);
     }
     const EvalMode eval(module);
     const at::NoGradGuard no_grad;

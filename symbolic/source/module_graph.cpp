@@ -69,7 +69,7 @@ class AttributeReader {
     const std::string& name = node->s(torch::jit::attr::name);
     const std::string path = object->second.path + name;
     c10::IValue value = object->second.value.toObject()->getAttr(name);
-    if (value.isObject()) {
+    if (value.isObject() && !value.isCustomClass()) {
       objects_[node->output()] = {std::move(value), path + "."};
       return;
     }
@@ -104,6 +104,12 @@ class AttributeReader {
         elements.push_back(graph_.insertConstant(tensor.detach()));
       }
       return graph_.insertNode(graph_.createList(c10::TensorType::get(), elements))->output();
+    }
+    if (value.isCustomClass()) {  // packed weights, which lower_quantized.cpp unpacks
+      Node* node = graph_.insertNode(graph_.create(prim::Constant));
+      node->ival_(torch::jit::attr::value, value);
+      node->output()->setType(value.type());
+      return node->output();
     }
     const auto constant = torch::jit::tryInsertConstant(graph_, value);
     return constant ? *constant : nullptr;
@@ -233,9 +239,11 @@ std::vector<at::Tensor> flatten_result(const c10::IValue& result) {
       for (const c10::IValue& element : value.toTupleRef().elements()) add(element);
     } else if (value.isList()) {
       for (const c10::IValue& element : value.toListRef()) add(element);
+    } else if (value.isGenericDict()) {
+      for (const auto& entry : value.toGenericDict()) add(entry.value());
     } else if (!value.isNone()) {
       throw std::runtime_error("an output of the model is a " + value.type()->repr_str() +
-                               ", expected a Tensor, or a tuple or list of them");
+                               ", expected a Tensor, or a tuple, list or dict of them");
     }
   };
   add(result);
@@ -288,6 +296,52 @@ void apply_dynamic_axes(std::vector<ProgramInput>& inputs,
     }
     input.examples.push_back(second);
   }
+}
+
+size_t expand_input(Graph& graph, size_t index, const c10::IValue& value, const std::string& name,
+                    std::vector<ProgramInput>& inputs) {
+  WithInsertPoint guard(*graph.nodes().begin());
+  size_t count = 0;
+  const std::function<JitValue*(const c10::IValue&)> make = [&](const c10::IValue& part) {
+    if (part.isTensor()) {
+      JitValue* leaf = graph.insertInput(index + ++count);
+      leaf->setType(c10::TensorType::get());
+      inputs.push_back({name + "_" + std::to_string(count - 1), {part}, {}});
+      return leaf;
+    }
+    std::vector<JitValue*> elements;
+    if (part.isTuple()) {
+      for (const c10::IValue& element : part.toTupleRef().elements()) {
+        elements.push_back(make(element));
+      }
+      return graph.insertNode(graph.createTuple(elements))->output();
+    }
+    if (!part.isList() || !part.isTensorList()) return graph.insertConstant(part);
+    for (const c10::IValue& element : part.toListRef()) elements.push_back(make(element));
+    return graph.insertNode(graph.createList(c10::TensorType::get(), elements))->output();
+  };
+  JitValue* whole = make(value);
+  graph.inputs()[index]->replaceAllUsesWith(whole);
+  graph.eraseInput(index);
+  return count;
+}
+
+c10::IValue with_tensors(const c10::IValue& like, const std::vector<c10::IValue>& tensors,
+                         size_t& next) {
+  if (like.isTensor()) return tensors.at(next++);
+  if (like.isTuple()) {
+    std::vector<c10::IValue> elements;
+    for (const c10::IValue& element : like.toTupleRef().elements()) {
+      elements.push_back(with_tensors(element, tensors, next));
+    }
+    return c10::ivalue::Tuple::create(std::move(elements));
+  }
+  if (!like.isTensorList()) return like;
+  c10::List<at::Tensor> list;
+  for (size_t i = 0; i < like.toTensorList().size(); ++i) {
+    list.push_back(tensors.at(next++).toTensor());
+  }
+  return list;
 }
 
 void bind_input(Graph& graph, size_t index, const c10::IValue& value) {

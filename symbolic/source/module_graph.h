@@ -32,6 +32,16 @@ std::vector<at::Tensor> flatten_result(const c10::IValue& result);
 void apply_dynamic_axes(std::vector<ProgramInput>& inputs,
                         const std::vector<DynamicAxis>& dynamic_axes);
 
+/// Replaces graph input `index`, a tuple or list, by one input for each tensor in it, and appends
+/// them to `inputs`, named NAME_0, NAME_1, ... Numbers, strings and None inside become constants.
+/// Returns how many inputs there are now in the place of the one.
+size_t expand_input(torch::jit::Graph& graph, size_t index, const c10::IValue& value,
+                    const std::string& name, std::vector<ProgramInput>& inputs);
+
+/// `like` with its tensors, in the order of expand_input, replaced by those from `next` on.
+c10::IValue with_tensors(const c10::IValue& like, const std::vector<c10::IValue>& tensors,
+                         size_t& next);
+
 /// Replaces graph input `index` by a constant.
 void bind_input(torch::jit::Graph& graph, size_t index, const c10::IValue& value);
 

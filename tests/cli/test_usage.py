@@ -100,12 +100,12 @@ def test_html_not_built(refused):
     assert line == "qcdq inspect: --html is not built yet; use --json"
 
 
-def test_pt2_not_built(refused, tmp_path):
+def test_pt2_that_is_no_archive(refused, tmp_path):
     (tmp_path / "m.pt2").write_bytes(b"PK")
     line = refused("export", "m.pt2", "-o", "o.onnx", code=1)
     assert line == (
-        "qcdq export: m.pt2: .pt2 files are not built yet; save the model as TorchScript with "
-        "torch.jit.save"
+        "qcdq export: m.pt2: not a zip archive, and so no .pt2 file; save one with "
+        "torch.export.save (torch 2.11 to 2.15)"
     )
 
 

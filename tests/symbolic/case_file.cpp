@@ -136,9 +136,11 @@ class IrText {
       std::string type = "int";
       for (const std::string& element : split_arguments(text.substr(1, text.size() - 2))) {
         if (element.find('.') != std::string::npos && element[0] != '%') type = "float";
-        if (element.starts_with("%T:")) type = "Tensor";  // %T:a is a Tensor, %a an int
-        elements += (elements.empty() ? "" : ", ") +
-                    value(element.starts_with("%T:") ? "%" + element.substr(3) : element);
+        // %T:a is a Tensor, %O:a one of a list of Optional[Tensor], %a an int
+        const bool tensor = element.starts_with("%T:") || element.starts_with("%O:");
+        if (tensor) type = element[1] == 'T' ? "Tensor" : "Tensor?";
+        elements +=
+            (elements.empty() ? "" : ", ") + value(tensor ? "%" + element.substr(3) : element);
       }
       return constant(type + "[]", "prim::ListConstruct(" + elements + ")");
     }

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <stdexcept>
+
 #include "symbolic/qdq_graph.h"
 
 namespace qcdq::testing {
@@ -93,12 +95,12 @@ struct Net {
       EXPECT_EQ(found, nullptr) << "more than one " << op;
       found = &node;
     }
-    EXPECT_NE(found, nullptr) << "no " << op;
+    if (found == nullptr) throw std::runtime_error("the graph has no " + op);
     return *found;
   }
   OnnxNode& producer(const std::string& value) {
     OnnxNode* found = GraphIndex(graph).producer(value);
-    EXPECT_NE(found, nullptr) << value;
+    if (found == nullptr) throw std::runtime_error("no node makes " + value);
     return *found;
   }
   std::vector<double> values(const std::string& name) const {

@@ -1,0 +1,372 @@
+# torch.onnx with qcdq's hooks (dynamo=False and dynamo=True) against qcdq's own exporter: valid
+# files, the same outputs in ORT, the same codes; ops under torch.export, compile, make_fx and FX.
+# Code under test: python/qcdq/onnx_hooks.py, symbolic/fragments.cpp.
+import logging
+
+import numpy
+import onnx
+import pytest
+import torch
+from conftest import count_ops, ort_session, relative_difference, run_ort
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import qcdq
+from qcdq import nn as qnn
+
+onnxscript = pytest.importorskip("onnxscript")
+
+
+class Digits(torch.nn.Module):
+    """A convolutional net: quantised input, weights, activations and biases."""
+
+    def __init__(self, weight, act):
+        super().__init__()
+        self.conv = qnn.QuantConv2d(1, 8, 3, padding=1, weight=weight, input=qcdq.int8())
+        self.relu = qnn.QuantReLU(act)
+        self.fc = qnn.QuantLinear(8 * 4 * 4, 10, weight=weight)
+        self.fc.set_input_quantizer(self.relu.act_quant)
+
+    def forward(self, x):
+        x = torch.nn.functional.max_pool2d(self.relu(self.conv(x)), 2)
+        return self.fc(x.flatten(1))
+
+
+class Mlp(torch.nn.Module):
+    """Linear layers over three dimensions; shifted activations, one weight float."""
+
+    def __init__(self, weight, act):
+        super().__init__()
+        self.a = qnn.QuantLinear(8, 16, weight=weight)
+        self.act = qnn.QuantIdentity(act)
+        self.b = qnn.QuantLinear(16, 4, weight=weight, bias=False)
+
+    def forward(self, x):
+        return self.b(torch.tanh(self.act(self.a(x))))
+
+
+class Up(torch.nn.Module):
+    """Transposed and plain 1-d convolutions."""
+
+    def __init__(self, weight, act):
+        super().__init__()
+        self.up = qnn.QuantConvTranspose1d(3, 6, 2, stride=2, weight=weight, input=act)
+        self.relu = qnn.QuantReLU()
+        self.conv = qnn.QuantConv1d(6, 4, 3, weight=weight)
+
+    def forward(self, x):
+        return self.conv(self.relu(self.up(x)))
+
+
+int8, int4, int3, uint8, uint4 = qcdq.int8, qcdq.int4, qcdq.int3, qcdq.uint8, qcdq.uint4
+# name: net, example input
+PAIRS = {
+    "digits-w8a8": (Digits, int8().narrow(), uint8(), (2, 1, 8, 8)),
+    "digits-w8c-a8": (Digits, int8().narrow().per_channel(0), uint8(), (2, 1, 8, 8)),
+    "digits-w4a4": (Digits, int4().narrow(), uint4(), (2, 1, 8, 8)),
+    "digits-w4c-a4": (Digits, int4().narrow().per_channel(0), uint4(), (2, 1, 8, 8)),
+    "digits-w3-a4": (Digits, int3().narrow(), uint4(), (2, 1, 8, 8)),
+    "digits-shifted": (Digits, int8(), uint8().symmetric(False), (2, 1, 8, 8)),
+    "mlp-w8a8": (Mlp, int8().narrow(), int8(), (2, 5, 8)),
+    "mlp-w4-a3": (Mlp, int4(), int3(), (2, 5, 8)),
+    "mlp-shifted4": (Mlp, int8(), uint4().symmetric(False), (2, 5, 8)),
+    "mlp-fixed": (Mlp, int4().fixed(0.125), int8().power_of_two(), (2, 5, 8)),
+    "up-w8a8": (Up, int8(), uint8(), (2, 3, 9)),
+    "up-w4c-a4": (Up, int4().per_channel(1), int4(), (2, 3, 9)),
+}
+
+
+def make_net(pair):
+    net_type, weight, act, shape = PAIRS[pair]
+    torch.manual_seed(sum(map(ord, pair)))
+    net = net_type(weight, act).train()
+    for _ in range(3):
+        net(torch.randn(shape))
+    return net.eval(), torch.randn(shape)
+
+
+def torch_onnx(net, x, path, dynamo, opset, **keywords):
+    if dynamo:
+        keywords["custom_translation_table"] = qcdq.translation_table(opset)
+    else:
+        qcdq.register_onnx()
+    torch.onnx.export(net, (x,), str(path), dynamo=dynamo, opset_version=opset, **keywords)
+    return path
+
+
+def all_codes(path, x):
+    """Every DequantizeLinear's codes less its zero point, sorted: what the file quantises to."""
+    model = onnx.load(str(path))
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    nodes = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
+    known = {o.name for o in model.graph.output}
+    names = [n for node in nodes for n in (node.input[0], *node.input[2:]) if n not in constants]
+    for name in dict.fromkeys(names):
+        if name not in known:
+            model.graph.output.append(onnx.ValueInfoProto(name=name))
+    changed = path.with_suffix(".codes.onnx")
+    onnx.save(model, str(changed))
+    session = ort_session(changed, optimize=False)
+    outputs = [o.name for o in session.get_outputs()]
+    values = dict(zip(outputs, session.run(None, {session.get_inputs()[0].name: x.numpy()})))
+    values.update(constants)
+    result = []
+    for node in nodes:
+        codes = values[node.input[0]].astype(numpy.int64)
+        zero = values[node.input[2]].astype(numpy.int64) if len(node.input) > 2 else numpy.zeros(1)
+        assert zero.size == 1 or not zero.any()
+        result.append((codes.size, tuple(numpy.sort(codes.ravel() - int(zero.ravel()[0])))))
+    return sorted(result)
+
+
+def check(path, net, x):
+    onnx.checker.check_model(str(path), full_check=True)
+    with torch.no_grad():
+        expected = net(x)
+    for optimize in (False, True):
+        assert relative_difference(expected, run_ort(path, x, optimize=optimize)[0]) < 1e-5
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_every_path_gives_the_same_outputs_and_codes(pair, tmp_path):
+    net, x = make_net(pair)
+    ours = tmp_path / "ours.onnx"
+    qcdq.export_onnx(net, x, ours)
+    check(ours, net, x)
+    expected = all_codes(ours, x)
+    for dynamo, name in ((False, "script.onnx"), (True, "dynamo.onnx")):
+        path = torch_onnx(net, x, tmp_path / name, dynamo, 21)
+        check(path, net, x)
+        assert all_codes(path, x) == expected, name
+
+
+@pytest.mark.parametrize("pair", ["digits-w4c-a4", "mlp-shifted4"])
+@pytest.mark.parametrize(
+    ("dynamo", "opset"),
+    [(False, 13), (False, 17), (False, 18), (False, 21), (True, 18), (True, 20), (True, 23)],
+)
+def test_opsets(pair, dynamo, opset, tmp_path):
+    net, x = make_net(pair)
+    path = torch_onnx(net, x, tmp_path / "net.onnx", dynamo, opset)
+    opsets = {o.domain: o.version for o in onnx.load(str(path)).opset_import}
+    assert opsets[""] == opset
+    check(path, net, x)
+
+
+@pytest.mark.parametrize("opset", [10, 11, 12])
+def test_old_opsets_clip_in_float(opset, tmp_path):
+    net, x = make_net("mlp-w4-a3")
+    path = torch_onnx(net, x, tmp_path / "net.onnx", False, opset)
+    check(path, net, x)
+    assert all_codes(path, x) == all_codes(torch_onnx(net, x, tmp_path / "b.onnx", False, 21), x)
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_activations_are_ours_node_for_node(dynamo, tmp_path):
+    net, x = make_net("digits-w4a4")
+    path = torch_onnx(net, x, tmp_path / "net.onnx", dynamo, 21)
+    graph = onnx.load(str(path)).graph
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            constants[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
+    clips = {n.input[0]: n for n in graph.node if n.op_type == "Clip"}
+    activation = [
+        n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in constants
+    ]
+    assert len(activation) == 2
+    assert [str(constants[n.input[2]].dtype) for n in activation] == ["uint8", "uint8"]
+    assert [int(constants[n.input[2]]) for n in activation] == [128, 0]
+    assert [n.output[0] in clips for n in activation] == [False, True]
+    clip = clips[activation[1].output[0]]
+    assert [int(constants[name]) for name in clip.input[1:]] == [0, 15]
+    weights = [n for n in graph.node if n.op_type == "QuantizeLinear" and n not in activation]
+    assert [str(constants[n.input[2]].dtype) for n in weights] == ["int8", "int8"]
+    assert count_ops(path)["Clip"] == 3
+
+
+class Ops(torch.nn.Module):
+    """The ops by themselves."""
+
+    def __init__(self, ranges=(-8, 7), dtype=torch.int8):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor([0.25]))
+        self.register_buffer("zero_point", torch.tensor([1], dtype=torch.int32))
+        self.ranges, self.dtype = ranges, dtype
+
+    def forward(self, x):
+        q = qcdq.quantize(x, self.scale, self.zero_point, *self.ranges, dtype=self.dtype)
+        y = qcdq.dequantize(q, self.scale, self.zero_point)
+        z = qcdq.fake_quantize_dynamic(x, 0, 255)
+        learned = qcdq.fake_quantize_learned(
+            x, self.scale, self.zero_point.float() + 0.25, *self.ranges
+        )
+        return q.to(torch.int32), y, z, learned
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+@pytest.mark.parametrize(
+    ("ranges", "dtype", "opset"),
+    [
+        ((-8, 7), torch.int8, 18),
+        ((-8, 7), torch.int8, 21),
+        ((0, 200), torch.uint8, 21),
+        ((-512, 511), torch.int16, 21),
+        ((0, 65535), torch.uint16, 21),
+        ((-100, 100), torch.int32, 21),
+    ],
+)
+def test_single_ops(dynamo, ranges, dtype, opset, tmp_path):
+    model = Ops(ranges, dtype).eval()
+    x = torch.linspace(-300, 300, 240).view(4, 60)
+    path = torch_onnx(model, x, tmp_path / "ops.onnx", dynamo, opset)
+    onnx.checker.check_model(str(path), full_check=True)
+    for expected, actual in zip(model(x), run_ort(path, x, optimize=False), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_half_precision_goes_through_float32(dynamo, tmp_path):
+    class Half(torch.nn.Module):
+        def forward(self, x):
+            scale, zero = torch.tensor(0.25), torch.tensor(0, dtype=torch.int32)
+            return qcdq.fake_quantize(x, scale, zero, -8, 7)
+
+    x = torch.randn(3, 4).half()
+    path = torch_onnx(Half(), x, tmp_path / "half.onnx", dynamo, 21)
+    assert torch.equal(run_ort(path, x)[0], Half()(x))
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_dynamic_batch(dynamo, tmp_path):
+    net, x = make_net("digits-w8c-a8")
+    keywords = (
+        {"dynamic_shapes": ({0: torch.export.Dim("n", min=1, max=64)},)}
+        if dynamo
+        else {"dynamic_axes": {"x": {0: "n"}}, "input_names": ["x"]}
+    )
+    path = torch_onnx(net, x, tmp_path / "net.onnx", dynamo, 21, **keywords)
+    for size in (1, 5):
+        other = torch.randn(size, 1, 8, 8)
+        with torch.no_grad():
+            assert relative_difference(net(other), run_ort(path, other)[0]) < 1e-5
+
+
+def test_scripted_graph_through_the_hooks(tmp_path):
+    net, x = make_net("digits-w4a4")
+    scripted = torch.jit.script(torch.jit.trace(net, x))
+    check(torch_onnx(scripted, x, tmp_path / "net.onnx", False, 17), net, x)
+
+
+# --- refusals ---
+
+
+def test_without_registering_it_is_torch_onnx_that_refuses(tmp_path):
+    net, x = make_net("mlp-w8a8")
+    qcdq.register_onnx()
+    torch.onnx.unregister_custom_op_symbolic("qcdq::fake_quantize", 9)
+    try:
+        with pytest.raises(Exception, match="qcdq::fake_quantize"):
+            torch.onnx.export(net, (x,), str(tmp_path / "a.onnx"), dynamo=False)
+        with pytest.raises(torch.onnx.OnnxExporterError, match="(?s)qcdq.fake_quantize"):
+            torch.onnx.export(net, (x,), str(tmp_path / "a.onnx"), dynamo=True)
+    finally:
+        qcdq.register_onnx()
+
+
+def test_dynamo_below_opset_18_is_refused_by_name():
+    with pytest.raises(ValueError, match="opset_version = 17; expected 18 or newer"):
+        qcdq.translation_table(17)
+
+
+def test_opset_9_is_refused_by_name(tmp_path):
+    net, x = make_net("mlp-w8a8")
+    qcdq.register_onnx()
+    with pytest.raises(ValueError, match="needs opset 10 .opset_version = 9.; expected"):
+        torch.onnx.export(net, (x,), str(tmp_path / "a.onnx"), dynamo=False, opset_version=9)
+
+
+def test_per_channel_below_opset_13_is_refused_by_name(tmp_path):
+    net, x = make_net("digits-w8c-a8")
+    qcdq.register_onnx()
+    with pytest.raises(ValueError, match="argument 'axis' = 0: per-channel scales need opset 13"):
+        torch.onnx.export(net, (x,), str(tmp_path / "a.onnx"), dynamo=False, opset_version=12)
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_dynamic_ranges_that_onnx_lacks_are_refused_by_name(dynamo, tmp_path):
+    class Dynamic(torch.nn.Module):
+        def forward(self, x):
+            return qcdq.fake_quantize_dynamic(x, -128, 127)
+
+    logging.disable(logging.CRITICAL)
+    try:
+        with pytest.raises(Exception) as caught:
+            torch_onnx(Dynamic(), torch.randn(3), tmp_path / "a.onnx", dynamo, 21)
+    finally:
+        logging.disable(logging.NOTSET)
+    texts, error = [], caught.value
+    while error is not None:
+        texts.append(str(error))
+        error = error.__cause__ or error.__context__
+    assert any("ONNX quantises dynamically to [0, 255] only" in text for text in texts)
+
+
+# --- FX ---
+
+
+def targets(graph_module):
+    return [str(n.target) for n in graph_module.graph.nodes if "qcdq" in str(n.target)]
+
+
+def test_torch_export_and_decompositions_keep_the_ops():
+    net, x = make_net("digits-w4c-a4")
+    program = torch.export.export(net, (x,))
+    expected = ["qcdq.fake_quantize.default"] * 6
+    assert targets(program.graph_module) == expected
+    decomposed = program.run_decompositions()
+    assert targets(decomposed.graph_module) == expected
+    assert torch.equal(decomposed.module()(x), net(x))
+
+
+def test_torch_export_keeps_symbolic_shapes():
+    net, x = make_net("digits-w4c-a4")
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(net, (x,), dynamic_shapes=({0: batch},))
+    other = torch.randn(7, 1, 8, 8)
+    torch.testing.assert_close(program.module()(other), net(other))
+    node = next(n for n in program.graph.nodes if "qcdq" in str(n.target))
+    assert isinstance(node.meta["val"].shape[0], torch.SymInt)
+
+
+def test_make_fx_keeps_the_ops():
+    net, x = make_net("mlp-w8a8")
+    graph = make_fx(net, tracing_mode="symbolic")(x)
+    assert targets(graph) == ["qcdq.fake_quantize.default"] * 3
+    assert torch.equal(graph(x), net(x))
+
+
+def test_torch_compile_keeps_the_ops():
+    net, x = make_net("mlp-w8a8")
+    graphs = []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(net, backend=backend, fullgraph=True)
+    assert torch.equal(compiled(x), net(x))
+    assert len(graphs) == 1
+    assert len(targets(graphs[0])) == 3
+
+
+def test_fx_graph_modules_export_by_every_path(tmp_path):
+    net, x = make_net("digits-w4a4")
+    traced = torch.fx.symbolic_trace(net)
+    assert len(targets(traced)) == 6
+    exported = torch.export.export(net, (x,)).module()
+    for name, graph in (("fx", traced), ("export", exported)):
+        ours = tmp_path / f"{name}_ours.onnx"
+        qcdq.export_onnx(graph, x, ours)
+        check(ours, net, x)
+        for dynamo in (False, True):
+            check(torch_onnx(graph, x, tmp_path / f"{name}_{dynamo}.onnx", dynamo, 18), net, x)

@@ -1,0 +1,97 @@
+# One model per op family, scripted and traced: exported by the program, run in ONNX Runtime (ORT) on
+# other inputs than the exporter saw, and compared with eager torch.
+import numpy
+import onnx
+import pytest
+import torch
+
+import zoo
+from conftest import relative_difference, run_ort
+
+TOLERANCE = 1e-4
+FORMS = ("script", "trace")
+
+
+def argument_names(module):
+    return [argument.name.split(".")[0] for argument in module.forward.schema.arguments[1:]]
+
+
+def save(name, form, folder):
+    """Writes the .pt file and the example inputs; returns the eager model and the --input options."""
+    model, inputs = zoo.make(name)
+    eager = model
+    if name in zoo.DICTS and form == "trace":
+        model = zoo.Output(model)
+    if form == "script":
+        module = torch.jit.script(model)
+    else:
+        with torch.no_grad():
+            module = torch.jit.trace(model, inputs, check_trace=False)
+    module.save(str(folder / "model.pt"))
+    options = []
+    for argument, value in zip(argument_names(module), inputs, strict=True):
+        path = folder / f"{argument}.npy"
+        numpy.save(path, value.numpy())
+        options += ["--input", f"{argument}={path}"]
+    return model if form == "trace" else eager, options
+
+
+def check(qcdq, name, form, folder, *more):
+    model, options = save(name, form, folder)
+    made = qcdq("export", folder / "model.pt", "-o", folder / "m.onnx", *options, *more)
+    assert made.returncode == 0, made.stderr
+    inputs = zoo.other_inputs(name)
+    copies = [value.clone() for value in inputs]  # a model may write to its input
+    with torch.no_grad():
+        expected = zoo.tensors(model(*inputs))
+    actual = run_ort(folder / "m.onnx", *copies)
+    assert [tuple(y.shape) for y in actual] == [tuple(y.shape) for y in expected]
+    for one, other in zip(expected, actual, strict=True):
+        assert one.dtype == other.dtype
+        if one.is_floating_point():
+            assert relative_difference(one, other) < TOLERANCE
+        else:
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", zoo.SMALL)
+def test_small(qcdq, tmp_path, name, form):
+    check(qcdq, name, form, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [13, 17, 18, 23])
+@pytest.mark.parametrize("name", zoo.SMALL)
+def test_small_at_other_opsets(qcdq, tmp_path, name, opset):
+    check(qcdq, name, "script", tmp_path, "--opset", opset)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", zoo.LARGE)
+def test_large(qcdq, tmp_path, name, form):
+    check(qcdq, name, form, tmp_path)
+
+
+def test_dict_keys_name_the_outputs(qcdq, tmp_path):
+    class Dict(torch.nn.Module):
+        def forward(self, x):
+            found = {"low": x * 2}
+            found["high"] = found["low"] + 1
+            return found
+
+    torch.jit.script(Dict()).save(str(tmp_path / "model.pt"))
+    made = qcdq("export", tmp_path / "model.pt", "-o", tmp_path / "m.onnx", "--input", "x=f32[2,3]")
+    assert made.returncode == 0, made.stderr
+    outputs = [output.name for output in onnx.load(str(tmp_path / "m.onnx")).graph.output]
+    assert outputs == ["low", "high"]
+
+
+def test_branches_on_data_are_refused_by_name(qcdq, tmp_path):
+    torch.jit.script(zoo.DataControl()).save(str(tmp_path / "model.pt"))
+    made = qcdq("export", tmp_path / "model.pt", "-o", tmp_path / "m.onnx", "--input", "x=f32[2,3]")
+    assert made.returncode == 1
+    assert "prim::If" in made.stderr
+    assert "control flow that depends on data" in made.stderr
+    assert not (tmp_path / "m.onnx").exists()
