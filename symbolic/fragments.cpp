@@ -1,25 +1,15 @@
-// The nodes of quantisers (fragments.h): storage types, Clip, and the forms for scales that are
-// known at run time only.
+// The nodes of quantisers (fragments.h): Clip, and the forms for scales that are known at run time
+// only. fragment_params.cpp checks the parameters and chooses storage types.
 #include "symbolic/fragments.h"
 
 #include <algorithm>
-#include <cmath>
+#include <map>
 #include <utility>
 
-#include "qcdq/affine.h"
 #include "symbolic/opset_rules.h"
 
 namespace qcdq {
 namespace {
-
-std::string text(CodeRange range) {
-  return "[" + std::to_string(range.min) + ", " + std::to_string(range.max) + "]";
-}
-
-bool fits(CodeRange range, DType storage) {
-  const CodeRange full = storage_range(storage);
-  return range.min >= full.min && range.max <= full.max;
-}
 
 TensorData scalar_of(DType dtype, double value) {
   if (dtype == DType::kFloat64) return TensorData::scalar<double>(dtype, value);
@@ -94,6 +84,10 @@ class FragmentBuilder {
                            "codes " + text(range_) + " fit no type of QuantizeLinear",
                            "use a range that int8, uint8, int16 or uint16 holds"};
       }
+    }
+    if (!fits(range_, params_.storage)) {
+      throw QuantRefusal{"quant_max", text(range_),
+                         "outside the codes' type " + std::string(dtype_name(params_.storage)), ""};
     }
     finish(cast(quantize_and_clip(float_x()), params_.storage, request_.dtype, "codes"));
   }
@@ -209,8 +203,16 @@ class FragmentBuilder {
 
   FragmentValue between(FragmentValue value, DType dtype, double low, double high,
                         const char* label) {
-    value = add("Max", {value, constant(scalar_of(dtype, low), "min")}, label);
-    return add("Min", {value, constant(scalar_of(dtype, high), "max")}, label);
+    return clip(std::move(value), constant(scalar_of(dtype, low), "min"),
+                constant(scalar_of(dtype, high), "max"), label);
+  }
+
+  // Clip's bounds are inputs from opset 11 on, but ORT has no Clip-11 for f64.
+  FragmentValue clip(FragmentValue value, FragmentValue low, FragmentValue high,
+                     const char* label) {
+    if (request_.opset >= 12) return add("Clip", {std::move(value), low, high}, label);
+    value = add("Max", {std::move(value), low}, label);
+    return add("Min", {std::move(value), high}, label);
   }
 
   FragmentValue linear(const char* op_type, FragmentValue x, const char* label) {
@@ -255,7 +257,8 @@ class FragmentBuilder {
   FragmentValue float_clip(FragmentValue x) {
     if (request_.runtime) {
       FragmentValue zero = cast(zero_point(), params_.storage, DType::kFloat32, "zero_point_f32");
-      FragmentValue low = clip_end(range_.min, zero), high = clip_end(range_.max, zero);
+      const FragmentValue low = clip_end(range_.min, zero), high = clip_end(range_.max, zero);
+      if (params_.per_tensor()) return clip(std::move(x), low, high, "limited");
       x = add("Max", {std::move(x), low}, "raised");
       return add("Min", {std::move(x), high}, "limited");
     }
@@ -410,111 +413,6 @@ Fragment dynamic_fragment(const DynamicRequest& request) {
     }
   }
   return fragment;
-}
-
-CodeRange checked_range(int64_t quant_min, int64_t quant_max) {
-  if (quant_min >= quant_max) {
-    throw QuantRefusal{"quant_min", std::to_string(quant_min),
-                       "expected less than quant_max = " + std::to_string(quant_max), ""};
-  }
-  const CodeRange full = storage_range(DType::kInt32);
-  if (quant_min < full.min || quant_max > full.max) {
-    throw QuantRefusal{"quant_max", std::to_string(quant_max), "codes have at most 32 bits", ""};
-  }
-  return {quant_min, quant_max};
-}
-
-QuantParams constant_params(const std::vector<double>& scale, std::vector<int64_t> scale_dims,
-                            std::vector<double> zero_point, CodeRange range,
-                            std::optional<int64_t> axis, int64_t block_size) {
-  QuantParams params;
-  if (!axis && scale.size() != 1) {
-    throw QuantRefusal{"scale", std::to_string(scale.size()) + " elements",
-                       "expected one: the quantiser is per tensor", ""};
-  }
-  if (block_size == 0 && axis && scale_dims.size() > 1) {
-    throw QuantRefusal{"scale", std::to_string(scale_dims.size()) + " dimensions",
-                       "expected one scale per channel", ""};
-  }
-  for (double value : scale) {
-    const auto narrow = static_cast<float>(value);
-    if (!(narrow > 0) || !std::isfinite(narrow)) {
-      throw QuantRefusal{"scale", std::to_string(value), "expected a finite float32 > 0", ""};
-    }
-    params.scale.push_back(narrow);
-  }
-  if (axis) {
-    params.dims = block_size > 0 ? std::move(scale_dims)
-                                 : std::vector<int64_t>{static_cast<int64_t>(scale.size())};
-    params.axis = *axis;
-    params.block_size = block_size;
-  }
-  for (double value : zero_point) {
-    const bool inside =
-        value >= static_cast<double>(range.min) && value <= static_cast<double>(range.max);
-    if (value != std::floor(value) || !inside) {
-      throw QuantRefusal{"zero_point", std::to_string(value),
-                         "expected an integer in " + text(range), ""};
-    }
-    params.zero_point.push_back(static_cast<int64_t>(value));
-  }
-  if (params.zero_point.size() == 1)
-    params.zero_point.resize(params.scale.size(), params.zero_point[0]);
-  if (params.zero_point.size() != params.scale.size()) {
-    throw QuantRefusal{"zero_point", std::to_string(params.zero_point.size()) + " elements",
-                       "expected as many as scale has, " + std::to_string(params.scale.size()), ""};
-  }
-  return params;
-}
-
-void fit_params(QuantParams& params, const TensorType& x, int64_t opset) {
-  if (params.per_tensor()) return;
-  const int64_t rank = x.ranked ? x.rank() : -1;
-  if (params.axis < 0 && rank >= 0) params.axis += rank;
-  if (params.axis < 0 || (rank >= 0 && params.axis >= rank)) {
-    throw QuantRefusal{"axis", std::to_string(params.axis),
-                       rank < 0 ? "a negative axis of a tensor of unknown rank"
-                                : "the tensor has " + std::to_string(rank) + " dimensions",
-                       ""};
-  }
-  const auto count = static_cast<int64_t>(params.scale.size());
-  const bool counts = params.block_size == 0 && count > 0 && x.ranked;
-  if (counts && x.dims[params.axis] >= 0 && x.dims[params.axis] != count) {
-    throw QuantRefusal{"scale", std::to_string(count) + " elements",
-                       "axis " + std::to_string(params.axis) + " has " +
-                           std::to_string(x.dims[params.axis]) + " channels",
-                       ""};
-  }
-  const QuantFeature feature =
-      params.block_size > 0 ? QuantFeature::kBlocked : QuantFeature::kPerChannel;
-  const int64_t least = least_opset(feature);
-  if (opset >= least) return;
-  throw QuantRefusal{"axis", std::to_string(params.axis),
-                     std::string(feature_name(feature)) + " need opset " + std::to_string(least),
-                     "export with --opset " + std::to_string(least) + " or newer"};
-}
-
-CodeStorage activation_storage(CodeRange range, bool keep_sign) {
-  if (keep_sign) {
-    for (DType storage : {DType::kUInt8, DType::kInt8}) {
-      if (fits(range, storage) && (storage == DType::kInt8) == (range.min < 0)) return {storage, 0};
-    }
-  }
-  const CodeRange moved{0, range.max - range.min};
-  if (fits(moved, DType::kUInt8)) return {DType::kUInt8, -range.min};
-  if (keep_sign && fits(range, DType::kInt16)) return {DType::kInt16, 0};
-  if (fits(moved, DType::kUInt16)) return {DType::kUInt16, -range.min};
-  return {DType::kUndefined, 0};
-}
-
-DType constant_storage(CodeRange range, int64_t opset) {
-  if (fits(range, DType::kInt8)) return DType::kInt8;
-  if (fits(range, DType::kUInt8)) return DType::kUInt8;
-  if (opset >= least_opset(QuantFeature::kInt16)) {
-    if (fits(range, DType::kInt16)) return DType::kInt16;
-    if (fits(range, DType::kUInt16)) return DType::kUInt16;
-  }
-  return DType::kInt32;
 }
 
 }  // namespace qcdq

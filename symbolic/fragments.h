@@ -95,6 +95,11 @@ CodeRange checked_range(int64_t quant_min, int64_t quant_max);
 /// positive and compares the number of scales with x.
 void fit_params(QuantParams& params, const TensorType& x, int64_t opset);
 
+/// "[-8, 7]", for messages.
+std::string text(CodeRange range);
+/// Whether `storage` holds every code of the range.
+bool fits(CodeRange range, DType storage);
+
 /// How codes of a range are stored: code + shift in `storage`.
 struct CodeStorage {
   DType storage = DType::kUInt8;

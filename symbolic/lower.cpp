@@ -58,6 +58,7 @@ bool lower_once(Program& program) {
   changed |= raise_invalid_calls(graph->block());
   changed |= resolve_dicts(graph->block());
   if (has_mutation(graph->block())) {
+    changed |= expand_repeated_lists(graph->block());
     changed |= torch::jit::RemoveListMutation(graph);
     changed |= resolve_appends(graph->block());
     // A write to a weight is state, not a value: refused below, never made functional.
@@ -73,6 +74,7 @@ bool lower_once(Program& program) {
   // Without its shape peepholes: those believe the sizes on the values, which a trace has baked.
   changed |= torch::jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
   changed |= remove_casts(graph->block());
+  changed |= raise_invalid_calls(graph->block());
   if (holds_kind(graph->block(), prim::Loop)) changed |= torch::jit::UnrollConstantLoops(graph);
   torch::jit::EliminateDeadCode(graph);
   return changed;
@@ -105,12 +107,16 @@ void refuse_state(const Program& program) {
       const auto path = program.parameter_paths.find(tensor->toTensor().const_data_ptr());
       if (path != program.parameter_paths.end()) name = "'" + path->second + "'";
     }
+    const bool observer = name.find("activation_post_process") != std::string::npos ||
+                          name.find("fake_quant") != std::string::npos;
     throw UnsupportedOp({.op = op_name(*node),
                          .argument = "",
                          .value = "",
                          .opset = 0,
                          .reason = "the model changes " + name + " as it runs",
-                         .hint = "make the state an input and an output of the model",
+                         .hint = observer ? "call model.apply(torch.ao.quantization."
+                                            "disable_observer) before saving the model"
+                                          : "make the state an input and an output of the model",
                          .where = node_location(*node)});
   }
 }

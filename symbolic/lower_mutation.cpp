@@ -131,6 +131,8 @@ class ViewWrites {
   bool rewrite(Node* write) {
     JitValue* base = base_of(write->input(0));
     Block* block = write->owningBlock();
+    // What a loop carries may be seen outside the loop too.
+    if (base->node()->kind() == prim::Param && block != graph_.block()) return false;
     if (base->node()->owningBlock() != block || aliases_.mayAlias({base}, constants_)) {
       return false;  // seen by code outside this block, or a weight
     }

@@ -107,12 +107,16 @@ bool drop_raises(Block* block) {
 
 bool raise_invalid_calls(Block* block) {
   return for_each_node(block, [](Node* node) {
-    if (!node->kind().is_aten() || node->maybeOperator() != nullptr || !node->blocks().empty()) {
-      return false;
-    }
+    if (!node->blocks().empty()) return false;
     const bool none = std::any_of(node->inputs().begin(), node->inputs().end(),
                                   [](const JitValue* input) { return input->mustBeNone(); });
     if (!none) return false;
+    const bool cast = node->kind() == prim::unchecked_cast ||
+                      node->kind() == prim::unchecked_unwrap_optional ||
+                      node->kind() == aten::_unwrap_optional;
+    const bool refined = cast && !c10::NoneType::get()->isSubtypeOf(*node->output()->type());
+    const bool unknown = node->kind().is_aten() && node->maybeOperator() == nullptr;
+    if (!refined && !unknown) return false;
     torch::jit::Graph& graph = *node->owningGraph();
     WithInsertPoint guard(node);
     JitValue* message = graph.insertConstant(std::string(node->kind().toQualString()) +
@@ -186,10 +190,11 @@ bool remove_casts(Block* block) {
 
 bool resolve_appends(Block* block) {
   static const Symbol append = Symbol::fromQualString("aten::append");
+  static const Symbol set_item = Symbol::fromQualString("aten::_set_item");
   return for_each_node(block, [](Node* node) {
-    if (node->kind() != append || node->input(0)->node()->kind() != prim::ListConstruct) {
-      return false;
-    }
+    const bool sets = node->kind() == set_item;
+    if (!sets && node->kind() != append) return false;
+    if (node->input(0)->node()->kind() != prim::ListConstruct) return false;
     JitValue* list = node->input(0);
     if (list->node()->owningBlock() != node->owningBlock()) return false;
     for (const torch::jit::Use& use : list->uses()) {
@@ -202,7 +207,16 @@ bool resolve_appends(Block* block) {
       if (schema != nullptr && schema->is_mutable() && use.user->isBefore(node)) return false;
     }
     std::vector<JitValue*> elements = list->node()->inputs().vec();
-    elements.push_back(node->input(1));
+    if (sets) {
+      const auto constant = torch::jit::toIValue(node->input(1));
+      if (!constant || !constant->isInt()) return false;
+      const auto size = static_cast<int64_t>(elements.size());
+      const int64_t index = constant->toInt() + (constant->toInt() < 0 ? size : 0);
+      if (index < 0 || index >= size) return false;  // record() names the op that fails
+      elements[static_cast<size_t>(index)] = node->input(2);
+    } else {
+      elements.push_back(node->input(1));
+    }
     const auto& type = list->type()->expectRef<c10::ListType>();
     Node* longer = node->owningGraph()->createList(type.getElementType(), elements);
     longer->copyMetadata(node);
@@ -285,6 +299,29 @@ bool functionalize_inputs(const GraphPtr& graph) {
     }
   }
   return changed;
+}
+
+bool expand_repeated_lists(Block* block) {
+  static const Symbol kTimes = Symbol::fromQualString("aten::mul");
+  constexpr int64_t kLongest = 64;  // shapes; a long list is data
+  return for_each_node(block, [](Node* node) {
+    if (node->kind() != kTimes || node->input(0)->node()->kind() != prim::ListConstruct)
+      return false;
+    const auto count = torch::jit::toIValue(node->input(1));
+    if (!count || !count->isInt() || node->input(0)->uses().size() != 1) return false;
+    const auto elements = node->input(0)->node()->inputs();
+    const int64_t repeats = std::max<int64_t>(count->toInt(), 0);
+    if (repeats * static_cast<int64_t>(elements.size()) > kLongest) return false;
+    std::vector<JitValue*> repeated;
+    for (int64_t i = 0; i < repeats; ++i) {
+      repeated.insert(repeated.end(), elements.begin(), elements.end());
+    }
+    const WithInsertPoint guard(node);
+    const auto& type = node->output()->type()->expectRef<c10::ListType>();
+    Node* list = node->owningGraph()->createList(type.getElementType(), repeated);
+    node->owningGraph()->insertNode(list)->copyMetadata(node);
+    return replace_by(node, list->output());
+  });
 }
 
 }  // namespace qcdq

@@ -29,9 +29,9 @@ bool answer_mode_queries(torch::jit::Block* block);
 /// An If one of whose branches raises becomes the other branch (upstream's EliminateExceptions does
 /// not terminate where two Ifs share a condition).
 bool drop_raises(torch::jit::Block* block);
-/// A call without a matching schema because an argument is None (the other modes' branches of a
-/// scripted interpolate) raises when it is reached: it becomes a RaiseException, so that
-/// drop_raises decides the branch.
+/// A call without a matching schema because an argument is None, or a cast of None to another type
+/// (the other modes' branches of a scripted interpolate) raises when it is reached: it becomes a
+/// RaiseException, so that drop_raises decides the branch.
 bool raise_invalid_calls(torch::jit::Block* block);
 /// Dropout with train=False, or p=0, becomes its input.
 bool remove_dropout(torch::jit::Block* block);
@@ -41,9 +41,11 @@ bool remove_messages(torch::jit::Block* block);
 bool remove_casts(torch::jit::Block* block);
 /// Ops that write to a constant, or to a view of one: a weight that the model changes.
 std::unordered_set<const torch::jit::Node*> writes_to_constants(const GraphPtr& graph);
-/// A list that is made and appended to in one block becomes one ListConstruct per state, also
-/// where it is read in between (upstream's RemoveListMutation gives up there).
+/// A list that is made and appended or written to in one block becomes one ListConstruct per state,
+/// also where it is read in between (upstream's RemoveListMutation gives up there).
 bool resolve_appends(torch::jit::Block* block);
+/// `[value] * count` with a known count becomes one ListConstruct, so that writes to it resolve.
+bool expand_repeated_lists(torch::jit::Block* block);
 /// In-place ops that no other value can see become functional ones where upstream's
 /// RemoveTensorMutation can't: those on a graph input.
 bool functionalize_inputs(const GraphPtr& graph);

@@ -51,7 +51,7 @@ WriteResult write_model(const OnnxGraph& graph, const std::string& path,
 /// What a file says of itself beside its graph.
 struct ModelHeader {
   int64_t ir_version = 0;
-  std::string producer;  // "qcdq 0.1.0"
+  std::string producer;         // "qcdq 0.1.0"
   uint64_t external_bytes = 0;  // of initializers in other files
   bool has_subgraphs = false;   // If, Loop or Scan bodies: left out of the OnnxGraph
 };

@@ -1,7 +1,9 @@
 // BatchNormalization behind a Conv, ConvTranspose or Gemm (qdq_passes.cpp). Quantised weights keep
 // their codes: the factor gamma / sigma goes into the DequantizeLinear scale, because a
 // BatchNormalization that stays keeps the layer in float in ORT. Float weights are multiplied when
-// the file is written.
+// the file is written. torch.ao's QAT layers divide by the factor first and add their bias after:
+// behind a quantised weight Div, Mul and Add by a constant per channel fold in the same way.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -17,7 +19,30 @@ struct Affine {
   std::vector<double> shift;
 };
 
+// Div, Mul and Add with one constant per channel of the layer's output, which has the channels
+// along axis 1.
+std::optional<Affine> arithmetic_affine(const OnnxGraph& graph, const OnnxNode& node) {
+  const TensorType type = graph.type(node.inputs[0]);
+  const TensorData* data = graph.initializer(node.inputs[1]);
+  if (data == nullptr || data->dtype != DType::kFloat32 || !type.ranked || type.rank() < 2) {
+    return {};
+  }
+  const auto channel = static_cast<size_t>(type.rank() - 1);  // counted from the last dimension
+  const size_t rank = data->dims.size();
+  if (rank < channel || rank > channel + 1 || data->numel() < 2) return {};
+  if (data->dims[rank - channel] != data->numel() || type.dims[1] != data->numel()) return {};
+  Affine affine;
+  for (const double value : numbers(*data)) {
+    const bool adds = node.op_type == "Add";
+    affine.factor.push_back(adds ? 1 : node.op_type == "Div" ? 1 / value : value);
+    affine.shift.push_back(adds ? value : 0);
+    if (!std::isfinite(affine.factor.back()) || !std::isfinite(affine.shift.back())) return {};
+  }
+  return affine;
+}
+
 std::optional<Affine> affine_of(const OnnxGraph& graph, const OnnxNode& bn) {
+  if (bn.op_type != "BatchNormalization") return arithmetic_affine(graph, bn);
   if (bn.int_attribute("training_mode", 0) != 0 || bn.inputs.size() != 5) return {};
   std::vector<std::vector<double>> values;
   for (size_t i = 1; i < 5; ++i) {
@@ -164,7 +189,9 @@ bool fold(QdqState& state, const GraphIndex& index, OnnxGraph::NodeIt bn) {
   const auto weight = integer_constant(graph, index, layer->inputs[1]);
   const TensorData* float_weight = graph.initializer(layer->inputs[1]);
   if (!weight && (float_weight == nullptr || float_weight->dtype != DType::kFloat32)) return false;
+  const bool arithmetic = bn->op_type != "BatchNormalization";
   const std::optional<Affine> affine = affine_of(graph, *bn);
+  if (arithmetic && (!weight || !affine)) return false;
   const int64_t axis = output_channel_axis(*layer);
   const TensorData& tensor = weight ? *graph.initializer(weight->codes) : *float_weight;
   std::string why;
@@ -187,14 +214,18 @@ bool fold(QdqState& state, const GraphIndex& index, OnnxGraph::NodeIt bn) {
     scaled = scaled_codes(tensor, weight->params, axis, affine->factor, why);
   }
   if (!why.empty()) {
-    if (weight) {
+    if (weight && !arithmetic) {
       state.notes.push_back(bn->name + ": left behind quantised layer " + layer->name +
                             ", which keeps the layer in float in ONNX Runtime: " + why);
     }
     return false;
   }
+  const bool scales = std::any_of(affine->factor.begin(), affine->factor.end(),
+                                  [](double factor) { return factor != 1; });
   std::string base = layer->inputs[1];
-  if (weight) {
+  if (weight && !scales) {
+    base = weight->codes.substr(0, weight->codes.rfind("_quantized"));
+  } else if (weight) {
     base = weight->codes.substr(0, weight->codes.rfind("_quantized"));
     const bool shared = index.uses(weight->codes) > 1 || index.uses(weight->dq->outputs[0]) > 1;
     const bool changed = scaled->codes.data != tensor.data;
@@ -243,7 +274,9 @@ void fold_batchnorm(QdqState& state) {
     const GraphIndex index(state.graph);
     for (auto it = state.graph.nodes.begin(); it != state.graph.nodes.end();) {
       auto bn = it++;
-      if (bn->op_type != "BatchNormalization" || !bn->domain.empty()) continue;
+      const bool known = bn->op_type == "BatchNormalization" || bn->op_type == "Div" ||
+                         bn->op_type == "Mul" || bn->op_type == "Add";
+      if (!known || !bn->domain.empty()) continue;
       if (fold(state, index, bn)) {
         changed = true;
         break;

@@ -59,6 +59,7 @@ class QuantisedRules {
   void moves(Node* node);
   void fixed_params(Node* node);
   void list(Node* node);
+  void dynamic(Node* node);
   void query(Node* node);
   void answer(Node* node);
   void dequantize(Node* node);

@@ -1,4 +1,5 @@
-// A small quantised network: made, calibrated, exported to ONNX and run in ONNX Runtime, without Python.
+// A small quantised network: made, calibrated, exported to ONNX and run in ONNX Runtime, without
+// Python.
 #include <qcdq/export.h>
 #include <qcdq/modules.h>
 #include <qcdq/verify.h>
@@ -13,9 +14,7 @@ struct NetImpl : torch::nn::Module {
     register_module("relu", relu);
     register_module("fc", fc);
   }
-  at::Tensor forward(const at::Tensor& x) {
-    return fc(relu(conv(input(x))).flatten(1));
-  }
+  at::Tensor forward(const at::Tensor& x) { return fc(relu(conv(input(x))).flatten(1)); }
   qcdq::QuantIdentity input{qcdq::int8()};
   qcdq::QuantConv2d conv{
       qcdq::QuantConv2dOptions(1, 8, 3).weight(qcdq::int4().per_channel(0).narrow())};

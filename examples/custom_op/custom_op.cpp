@@ -1,4 +1,5 @@
-// A torch op of one's own, and the symbolic function that turns it into ONNX nodes: all a plugin needs.
+// A torch op of one's own, and the symbolic function that turns it into ONNX nodes: all a plugin
+// needs.
 //   mylib::scaled_tanh(x, scale) = scale * tanh(x)
 #include <qcdq/symbolic.h>
 #include <torch/library.h>

@@ -27,8 +27,8 @@ ONNX_DTYPES: dict[torch.dtype, int] = {
 
 @dataclasses.dataclass(frozen=True)
 class Operand:
-    """What is known of a tensor argument: element type as ONNX's number (0: not known), shape (None:
-    not known; -1: dynamic), and its constant."""
+    """What is known of a tensor argument: element type as ONNX's number (0: not known), shape
+    (None: not known; -1: dynamic), and its constant."""
 
     dtype: int = 0
     shape: tuple[int, ...] | None = None

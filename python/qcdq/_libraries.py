@@ -11,7 +11,7 @@ _PACKAGE = pathlib.Path(__file__).resolve().parent
 
 
 def _folders() -> list[pathlib.Path]:
-    """Where the libraries may be: $QCDQ_LIBRARY_DIR, the installed package, a source tree's build."""
+    """Where the libraries may be: $QCDQ_LIBRARY_DIR, the package, a source tree's build."""
     folders = []
     if os.environ.get("QCDQ_LIBRARY_DIR"):
         folders.append(pathlib.Path(os.environ["QCDQ_LIBRARY_DIR"]))
@@ -53,7 +53,7 @@ def _check_torch(folder: pathlib.Path) -> None:
 
 
 def load() -> None:
-    """Loads the ops library and, where it was built, the exporter's; ImportError if they don't fit."""
+    """Loads the ops and, where it was built, the exporter; ImportError if they don't fit."""
     folder = library_folder()
     _check_torch(folder)
     for name in ("libqcdq_ops.so", "libqcdq_onnx.so"):
@@ -64,6 +64,6 @@ def load() -> None:
             torch.ops.load_library(str(path))
         except OSError as error:
             raise ImportError(
-                f"qcdq: {path} doesn't load into torch {torch.__version__} ({error}); build qcdq "
-                "again with 'pip install --no-build-isolation .' beside the torch you have"
+                f"qcdq: {path} doesn't load into torch {torch.__version__} ({error.__cause__ or error}); "
+                "build qcdq again with 'pip install --no-build-isolation .' beside the torch you have"
             ) from error

@@ -12,8 +12,8 @@ from torch import nn
 def load_cpp_archive(module: nn.Module, path: str | os.PathLike[str]) -> None:
     """Loads what C++'s torch::save(net, path) wrote into a Python module of the same structure.
 
-    Names have to agree, as in load_state_dict (RuntimeError that lists those that don't); a quantiser
-    of another QuantSpec is refused (ValueError).
+    Names have to agree, as in load_state_dict (RuntimeError that lists those that don't); a
+    quantiser of another QuantSpec is refused (ValueError).
 
         qcdq.load_cpp_archive(net, "net.pt")
     """

@@ -40,7 +40,10 @@ class ExportReport:
 def _eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode, and every module's own mode back afterwards."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    try:
+        model.eval()
+    except NotImplementedError:  # a module of torch.export, whose mode is part of its graph
+        modes = []
     try:
         yield
     finally:
@@ -83,9 +86,7 @@ def _dynamic(axes: DynamicAxes) -> tuple[list[str], list[int], list[str]]:
     return names, dims, symbols
 
 
-def _one_of(
-    values: Mapping[str, Any], default: Any = dataclasses.MISSING
-) -> Any:
+def _one_of(values: Mapping[str, Any], default: Any = dataclasses.MISSING) -> Any:
     """The one argument given of several names for the same thing."""
     given = {name: value for name, value in values.items() if value is not None}
     if len(given) > 1:
@@ -119,8 +120,8 @@ def export_onnx(
 
     model: a torch.nn.Module (traced in eval mode, then given its own mode back), a ScriptModule, a
     torch.export.ExportedProgram, or the path of a .pt or .pt2 file. args: the example input, or a
-    tuple of them; their types and shapes matter, not their values (a program of torch.export has its
-    own and needs none). opset: 10 to 26, default 21.
+    tuple of them; their types and shapes matter, not their values (a program of torch.export has
+    its own and needs none). opset: 10 to 26, default 21.
     dynamic_axes: {"x": {0: "N"}}. The other options are those of `qcdq export` (docs/cli.md).
     input_t, export_path and opset_version are Brevitas's and torch.onnx's names for args, path and
     opset. Raises ValueError or RuntimeError that names op, argument and value; `path` is untouched
@@ -155,6 +156,4 @@ def export_onnx(
             symbols,
             cast_f64,
         )
-    return ExportReport(
-        str(pathlib.Path(target)), *numbers, dict(nodes), list(notes), dict(phases)
-    )
+    return ExportReport(str(pathlib.Path(target)), *numbers, dict(nodes), list(notes), dict(phases))

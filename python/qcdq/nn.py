@@ -46,7 +46,7 @@ Size = int | Sequence[int]
 
 
 def name_layers(root: nn.Module) -> None:
-    """Gives every quantiser below `root` the path of its layer, for messages: "QuantReLU 'relu1'"."""
+    """Gives every quantiser below `root` its layer's path, for messages: "QuantReLU 'relu1'"."""
     for name, module in root.named_modules():
         if isinstance(module, Quantizer):
             module.path = name.rpartition(".")[0]
@@ -138,9 +138,7 @@ class _QuantWeighted(nn.Module):
             and spec.granularity == Granularity.PER_CHANNEL
             and spec.axis == self._bias_axis
         )
-        possible = per_channel or (
-            spec is not None and spec.granularity == Granularity.PER_TENSOR
-        )
+        possible = per_channel or (spec is not None and spec.granularity == Granularity.PER_TENSOR)
         if not possible and not self._bias_by_default:
             raise ValueError(
                 f"{type(self).__name__}: bias = {self._bias_spec} with weight = {spec or 'float'}; "
@@ -155,8 +153,9 @@ class _QuantWeighted(nn.Module):
         )
 
     def set_input_quantizer(self, quantizer: Quantizer) -> None:
-        """Says that the input comes quantised by an earlier layer's quantiser (`relu.act_quant`): the
-        bias then takes its scale. Call it in the net's constructor, before a state dict is loaded."""
+        """Says that the input comes quantised by an earlier layer (`relu.act_quant`): the bias
+        then takes its scale. Call it in the net's constructor, before a state dict is loaded.
+        """
         name = type(self).__name__
         if not isinstance(quantizer, Quantizer) or quantizer.role != QuantizerRole.ACTIVATION:
             raise ValueError(
@@ -237,11 +236,13 @@ class _QuantWeighted(nn.Module):
             return weight, self.bias_quant(self.bias)
         if scale is None or weight_scale is None:
             raise RuntimeError(
-                f"{self.bias_quant.layer_name()}: its {self.bias_quant.quant_spec} bias takes input "
-                "scale * weight scale, and the input's scale is not known; expected input=spec, or "
-                "set_input_quantizer(quantizer) with one that has seen a batch"
+                f"{self.bias_quant.layer_name()}: its {self.bias_quant.quant_spec} bias takes "
+                "input scale * weight scale, and the input's scale is not known; expected "
+                "input=spec, or set_input_quantizer(quantizer) with one that has seen a batch"
             )
-        return weight, self.bias_quant.forward_bias(self.bias, self._bias_scale(scale, weight_scale))
+        return weight, self.bias_quant.forward_bias(
+            self.bias, self._bias_scale(scale, weight_scale)
+        )
 
 
 def _layer_loaded(layer: _QuantWeighted, _keys: Any) -> None:
@@ -253,8 +254,8 @@ def _layer_loaded(layer: _QuantWeighted, _keys: Any) -> None:
 
 
 class QuantLinear(_QuantWeighted):
-    """y = x W^T + b, W [out_features, in_features]; x [..., in_features]. Default: weight int8 narrow
-    per tensor, input float.
+    """y = x W^T + b, W [out_features, in_features]; x [..., in_features]. Default: weight int8
+    narrow per tensor, input float.
 
         qcdq.nn.QuantLinear(400, 10, weight=qcdq.int4().per_channel(0), input=qcdq.uint8())
     """
@@ -270,8 +271,8 @@ class QuantLinear(_QuantWeighted):
     ) -> None:
         if in_features <= 0 or out_features <= 0:
             raise ValueError(
-                f"QuantLinear: in_features = {in_features}, out_features = {out_features}; expected "
-                "both > 0"
+                f"QuantLinear: in_features = {in_features}, out_features = {out_features}; "
+                "expected both > 0"
             )
         super().__init__([out_features, in_features], out_features, bias, weight, input)
         self.in_features, self.out_features = in_features, out_features
@@ -311,8 +312,8 @@ class _QuantConvNd(_QuantWeighted):
         channels = (in_channels, out_channels)
         if groups <= 0 or min(channels) <= 0 or any(count % groups for count in channels):
             raise ValueError(
-                f"{type(self).__name__}: in_channels = {in_channels}, out_channels = {out_channels}, "
-                f"groups = {groups}; expected channels > 0 that groups divides"
+                f"{type(self).__name__}: in_channels = {in_channels}, out_channels = "
+                f"{out_channels}, groups = {groups}; expected channels > 0 that groups divides"
             )
         kernel = _sizes(kernel_size, self._dims)
         if self._transposed:
@@ -435,12 +436,12 @@ class _QuantConvTranspose(_QuantConvNd):
 
 
 class QuantConvTranspose1d(_QuantConvTranspose):
-    """Transposed convolution over [N, C, L]; arguments as torch.nn.ConvTranspose1d's, and specs."""
+    """Transposed convolution over [N, C, L]; torch.nn.ConvTranspose1d's arguments, and specs."""
 
     _dims = 1
 
 
 class QuantConvTranspose2d(_QuantConvTranspose):
-    """Transposed convolution over [N, C, H, W]; arguments as torch.nn.ConvTranspose2d's, and specs."""
+    """Transposed convolution over [N, C, H, W]; torch.nn.ConvTranspose2d's arguments, and specs."""
 
     _dims = 2

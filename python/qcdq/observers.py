@@ -120,8 +120,8 @@ def qparams_from_range(low: Tensor, high: Tensor, spec: QuantSpec) -> tuple[Tens
 
 
 class Observer(nn.Module):
-    """Running mean of a per-tensor statistic: the first batch is copied, then low = (1 - momentum) *
-    low + momentum * batch. Buffers low, high (f32) and steps (int64: batches seen).
+    """Running mean of a per-tensor statistic: the first batch is copied, then low = (1 - momentum)
+    * low + momentum * batch. Buffers low, high (f32) and steps (int64: batches seen).
 
         observer = qcdq.nn.Observer(statistic=qcdq.Scaling.MINMAX)
         observer.observe(batch)
@@ -142,12 +142,14 @@ class Observer(nn.Module):
         super().__init__()
         if statistic not in (Scaling.MINMAX, Scaling.PERCENTILE):
             raise ValueError(
-                f"Observer: statistic = {statistic!r}; expected Scaling.MINMAX or Scaling.PERCENTILE"
+                f"Observer: statistic = {statistic!r}; expected MINMAX or PERCENTILE"
             )
         if not 50 < rank <= 100:
             raise ValueError(f"Observer: rank = {rank:g}; expected more than 50 and at most 100")
         if not 0 < momentum <= 1:
-            raise ValueError(f"Observer: momentum = {momentum:g}; expected more than 0 and at most 1")
+            raise ValueError(
+                f"Observer: momentum = {momentum:g}; expected more than 0 and at most 1"
+            )
         self.statistic, self.rank = statistic, rank
         self.symmetric, self.momentum = symmetric, momentum
         self.register_buffer("low", torch.zeros(()))
@@ -189,8 +191,6 @@ class Observer(nn.Module):
     def qparams(self, spec: QuantSpec) -> tuple[Tensor, Tensor]:
         """Scale and zero point of the range seen so far; RuntimeError before the first batch."""
         if self.step_count() == 0:
-            raise RuntimeError(
-                "Observer: no batch has been observed yet; call observe(x) first"
-            )
+            raise RuntimeError("Observer: no batch has been observed yet; call observe(x) first")
         with torch.no_grad():
             return qparams_from_range(self.low, self.high, spec)

@@ -17,6 +17,18 @@ from qcdq._fragments import (
 
 _OLDEST_OPSET = 10  # of QuantizeLinear
 _OLDEST_DYNAMO_OPSET = 18  # below it torch.onnx converts what it wrote at 18
+# torch's numbers of element types (c10::ScalarType), as they stand in a TorchScript graph.
+_SCALAR_TYPES = {
+    0: torch.uint8,
+    1: torch.int8,
+    2: torch.int16,
+    3: torch.int32,
+    5: torch.float16,
+    6: torch.float32,
+    7: torch.float64,
+    15: torch.bfloat16,
+    27: torch.uint16,
+}
 _STATIC_OPS = ("quantize", "dequantize", "fake_quantize", "fake_quantize_learned")
 _DYNAMIC_OPS = ("choose_qparams", "fake_quantize_dynamic")
 
@@ -24,29 +36,35 @@ _DYNAMIC_OPS = ("choose_qparams", "fake_quantize_dynamic")
 # --- dynamo=False: values are torch._C.Value, nodes are added by a GraphContext g ---
 
 
-def _constant(g: Any, value: Any) -> torch.Tensor | None:
-    """The constant behind a value of the TorchScript exporter: a parameter, a buffer or a literal."""
-    if value.debugName() in g.params_dict:
-        return g.params_dict[value.debugName()].detach()
-    if value.node().kind() == "onnx::Constant":
-        return value.node().t("value")
-    return None
+def _is_weight(value: Any) -> bool:
+    """Whether a value is a parameter, as far as the TorchScript exporter says: it hands parameters
+    and inputs over alike. Parameters have a gradient, or the name of their place in the module."""
+    if value.node().kind() != "prim::Param":
+        return value.node().kind() == "onnx::Constant"
+    module, _, name = value.debugName().rpartition(".")
+    return value.requires_grad() or (bool(module) and not name.isdigit())
 
 
-def _operand(g: Any, value: Any) -> Operand:
+def _operand(value: Any) -> Operand:
     kind = torch.onnx.JitScalarType.from_value(value, torch.onnx.JitScalarType.UNDEFINED)
     dtype = 0
     if kind != torch.onnx.JitScalarType.UNDEFINED:
         dtype = ONNX_DTYPES.get(kind.dtype(), 0)
     shape = None
-    if value.isCompleteTensor() or value.type().kind() == "TensorType":
+    if value.type().kind() == "TensorType":
         sizes = value.type().varyingSizes()
         if sizes is not None:
             shape = tuple(-1 if size is None else size for size in sizes)
-    return Operand(dtype, shape, _constant(g, value))
+    constant = value.node().t("value") if value.node().kind() == "onnx::Constant" else None
+    return Operand(dtype, shape, constant)
 
 
-def _literal(g: Any, op: str, name: str, value: Any) -> Any:
+def _is_wide(quant_min: int = 0, quant_max: int = 0, **_others: Any) -> bool:
+    """Whether codes take 16 bits: int16 then, because torch.onnx's graphs have no uint16."""
+    return quant_max - quant_min > 255
+
+
+def _literal(op: str, name: str, value: Any) -> Any:
     """The Python value of an int, bool or ScalarType argument; None for None."""
     node = value.node()
     if node.kind() == "prim::Constant" and node.output().type().kind() == "NoneType":
@@ -56,15 +74,20 @@ def _literal(g: Any, op: str, name: str, value: Any) -> Any:
     raise ValueError(f"{op}: argument '{name}' is known at run time only, expected a constant")
 
 
-def _replay_torchscript(g: Any, fragment: Fragment, values: dict[str, Any]) -> list[Any]:
+def _replay_torchscript(op: str, g: Any, fragment: Fragment, values: dict[str, Any]) -> list[Any]:
+    def refuse_uint16(found: bool) -> None:
+        if found:
+            raise ValueError(
+                f"{op}: its codes are uint16, which torch.onnx has no type for with dynamo=False; "
+                "expected a range within [-32768, 32767] (or dynamo=True, or qcdq.export_onnx)"
+            )
+
     def constant(tensor: torch.Tensor) -> Any:
-        if tensor.dtype != torch.uint16:
-            return g.op("Constant", value_t=tensor)
-        # torch.onnx's writer has no uint16 tensors.
-        as_int32 = g.op("Constant", value_t=tensor.to(torch.int32))
-        return g.op("Cast", as_int32, to_i=ONNX_DTYPES[torch.uint16])
+        refuse_uint16(tensor.dtype == torch.uint16)
+        return g.op("Constant", value_t=tensor)
 
     def node(op: str, inputs: list[Any], attributes: dict[str, Any], count: int) -> Sequence[Any]:
+        refuse_uint16(attributes.get("to") == ONNX_DTYPES[torch.uint16])
         suffixed = {
             f"{name}_{'i' if isinstance(value, int) else 'f'}": value
             for name, value in attributes.items()
@@ -93,27 +116,27 @@ def _torchscript_symbolic(name: str) -> Callable[..., Any]:
         tensors = {
             a.name: arguments.pop(a.name) for a in schema.arguments if str(a.type) == "Tensor"
         }
-        literals = {key: _literal(g, op, key, value) for key, value in arguments.items()}
+        literals = {key: _literal(op, key, value) for key, value in arguments.items()}
         literals.pop("grad_factor", None)
         x = tensors.pop("q" if name == "dequantize" else "x")
-        operand = _operand(g, x)
+        operand = _operand(x)
         if name in _DYNAMIC_OPS:
             fragment = dynamic_quant_fragment(op, operand, opset=g.opset, **literals)
         else:
             if literals.get("dtype") is not None:
-                scalar_type = torch.onnx.JitScalarType(literals["dtype"])
-                literals["dtype"] = ONNX_DTYPES[scalar_type.dtype()]
+                literals["dtype"] = ONNX_DTYPES[_SCALAR_TYPES[literals["dtype"]]]
             elif "dtype" in literals:  # dequantize: the scale's own type
-                literals["dtype"] = _operand(g, tensors["scale"]).dtype
+                literals["dtype"] = _operand(tensors["scale"]).dtype
             fragment = quant_fragment(
                 op,
                 operand,
-                *(_operand(g, value) for value in tensors.values()),
+                *(_operand(value) for value in tensors.values()),
                 opset=g.opset,
-                is_weight=x.debugName() in g.params_dict,
+                is_weight=_is_weight(x),
+                signed_activations=_is_wide(**literals),
                 **literals,
             )
-        results = _replay_torchscript(g, fragment, {"x": x, **tensors})
+        results = _replay_torchscript(op, g, fragment, {"x": x, **tensors})
         if name.startswith("fake_quantize"):
             results[0].setType(x.type())
         return results[0] if len(results) == 1 else tuple(results)
@@ -124,8 +147,9 @@ def _torchscript_symbolic(name: str) -> Callable[..., Any]:
 def register_onnx() -> None:
     """Teaches torch.onnx.export(dynamo=False) qcdq's ops, at every opset from 10 on.
 
-    Scales and zero points that are buffers become constants of the quantiser; a weight becomes
-    float -> QuantizeLinear -> Clip -> DequantizeLinear. May be called more than once. Without it
+    A weight becomes float -> QuantizeLinear -> Clip -> DequantizeLinear; what is computed from
+    buffers, such as a zero point in its storage type, torch.onnx folds into constants
+    (do_constant_folding, its default). May be called more than once. Without it
     torch.onnx fails with "unrecognized namespace qcdq".
 
         qcdq.register_onnx()
@@ -149,8 +173,8 @@ def _ir_operand(value: Any) -> Operand:
 
 
 def _is_parameter(value: Any) -> bool:
-    """Whether an input of the exported program is a parameter, buffer or lifted constant: torch.export
-    names those p_..., b_... and c_...."""
+    """Whether an input of the exported program is a parameter, buffer or lifted constant:
+    torch.export names those p_..., b_... and c_...."""
     return value.producer() is None and str(value.name).startswith(("p_", "b_", "c_"))
 
 
@@ -212,7 +236,9 @@ def _dynamo_translation(name: str) -> Callable[..., Any]:
     return dynamic if name in _DYNAMIC_OPS else static
 
 
-def translation_table(opset_version: int | None = None) -> dict[Callable[..., Any], Callable[..., Any]]:
+def translation_table(
+    opset_version: int | None = None,
+) -> dict[Callable[..., Any], Callable[..., Any]]:
     """The custom_translation_table of torch.onnx.export(dynamo=True) for qcdq's ops.
 
     opset_version: the one that goes to torch.onnx.export, if given; ValueError below 18, where

@@ -1,5 +1,5 @@
-# The ops as Python functions with types and docstrings; they call torch.ops.qcdq.*, the same kernels
-# that C++ calls (include/qcdq/ops.h has the whole contract, docs/semantics.md the numbers).
+# The ops as Python functions with types and docstrings; they call torch.ops.qcdq.*, the same
+# kernels that C++ calls (include/qcdq/ops.h has the whole contract, docs/semantics.md the numbers).
 from __future__ import annotations
 
 import torch

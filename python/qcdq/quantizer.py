@@ -23,7 +23,7 @@ _LEARNING = 2
 
 
 class QuantizerRole(enum.IntEnum):
-    """What a Quantizer quantises; decides which specs are allowed and what Scaling.DEFAULT means."""
+    """What a Quantizer quantises; decides which specs are allowed and what DEFAULT means."""
 
     WEIGHT = 0
     ACTIVATION = 1
@@ -54,9 +54,7 @@ def _resolved(spec: QuantSpec, role: QuantizerRole, owner: str, rank: int) -> Qu
             refuse("bias", "a signed symmetric range of 8 to 32 bits")
         plain = spec.granularity == Granularity.PER_TENSOR and not spec.is_power_of_two
         if source != Scaling.DEFAULT or not plain:
-            refuse(
-                "bias", "no scaling or granularity: the scale is input scale * weight scale"
-            )
+            refuse("bias", "no scaling or granularity: the scale is input scale * weight scale")
     if spec.granularity == Granularity.PER_TENSOR:
         return spec
     if not -rank <= spec.axis < rank:
@@ -67,7 +65,7 @@ def _resolved(spec: QuantSpec, role: QuantizerRole, owner: str, rank: int) -> Qu
 
 
 class Quantizer(nn.Module):
-    """One quantiser: buffers scale (f32), zero_point (int32), spec (QuantSpec.to_integers) and ready;
+    """One quantiser: buffers scale (f32), zero_point (int32), spec (QuantSpec.to_integers), ready;
     parameters threshold (and offset) where the scale is learned.
 
     In eval mode forward is one qcdq::fake_quantize on the buffers, which is what tracing and export
@@ -127,7 +125,7 @@ class Quantizer(nn.Module):
         return str(self.quant_spec)
 
     def layer_name(self) -> str:
-        """"QuantReLU 'features.relu1'": the layer's type, and its path once name_layers was called."""
+        """The layer's type, and its path once name_layers was called: "QuantReLU 'relu1'"."""
         return f"{self.owner} '{self.path}'" if self.path else self.owner
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
@@ -228,7 +226,7 @@ class Quantizer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x quantised and dequantised. Eval before any statistics: RuntimeError naming the layer."""
+        """x quantised and dequantised. Eval before any statistics: RuntimeError."""
         return self.forward_with_scale(x)[0]
 
     def forward_with_scale(

@@ -19,7 +19,7 @@ class Granularity(enum.IntEnum):
 
 
 class Scaling(enum.IntEnum):
-    """How the scale is found; DEFAULT is resolved by the layer (weight MINMAX, activation LEARNED)."""
+    """How the scale is found; DEFAULT is the layer's choice (weight MINMAX, activation LEARNED)."""
 
     DEFAULT = 0
     MINMAX = 1
@@ -155,9 +155,7 @@ class QuantSpec:
             if not narrow > 0 or not math.isfinite(narrow):
                 _refuse("fixed scale", f"{self.fixed_scale:g}", "a finite float32 number > 0")
             if not self.is_symmetric:
-                _refuse(
-                    "symmetric", "false (fixed scale)", "true: a fixed scale has zero point 0"
-                )
+                _refuse("symmetric", "false (fixed scale)", "true: a fixed scale has zero point 0")
         if not 50 < self.percentile_rank <= 100:
             _refuse("percentile", f"{self.percentile_rank:g}", "more than 50 and at most 100")
         if self.statistics_steps < 1:

@@ -17,7 +17,7 @@ def _package(name: str) -> pathlib.Path | None:
 
 
 def program_path() -> pathlib.Path:
-    """The program: in the installed package, or in the build of a source tree; FileNotFoundError."""
+    """The program, of the installed package or a source tree's build; else FileNotFoundError."""
     package = _package("qcdq")
     if package is None:
         raise FileNotFoundError("the package qcdq is not installed")
@@ -50,7 +50,3 @@ def main() -> int:
         print(f"qcdq: {error}", file=sys.stderr)
         return 1
     os.execve(path, [path, *sys.argv[1:]], _environment())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -364,6 +364,7 @@ Program program_from_pt2(const ExportedProgram& exported, const std::vector<c10:
 
   Program program;
   program.graph = source.graph->copy();
+  compose_pt2_ops(*program.graph);
   program.parameter_paths = source.parameter_paths;
   program.output_names = options.output_names;
   program.notes = source.notes;

@@ -57,7 +57,9 @@ void check_archive(const std::string& path) {
         return name == "archive_format" || name.ends_with("models/model.json") ||
                name.ends_with("serialized_exported_program.json");
       })) {
-    fail(path + ": a torch.export archive (.pt2), " + kNotTorchScript);
+    fail(path +
+         ": a torch.export archive; name it .pt2 for the program qcdq, or use qcdq::load_pt2 in "
+         "C++");
   }
   if (holds([](const std::string& name) { return name == "data.pkl"; })) {
     fail(path + ": a pickled module or state dict, " + kNotTorchScript);

@@ -187,6 +187,7 @@ std::string known_names(const std::vector<ProgramInput>& inputs) {
 void bind_module(const std::shared_ptr<Graph>& graph, const torch::jit::Module& module) {
   torch::jit::Inline(*graph);
   refuse_calls(graph->block());
+  raise_invalid_calls(graph->block());  // before the first alias analysis, which they break
   // Attributes that only the training branch writes (BatchNorm's counter) can be read once that
   // branch is gone, hence the second round.
   std::unordered_map<const void*, std::string> no_paths;

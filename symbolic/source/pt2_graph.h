@@ -60,4 +60,9 @@ double pt2_float(const nlohmann::json& content);
 torch::jit::Value* pt2_size_op(torch::jit::Graph& graph, const std::string& target,
                                const std::vector<torch::jit::Value*>& operands);
 
+/// pt2_composites.cpp: torch's inner ops (convolution, _native_batch_norm_legit_no_training, addmm
+/// of a transpose) become the ops that run_decompositions() took apart, where the results that
+/// those have not are not used.
+void compose_pt2_ops(torch::jit::Graph& graph);
+
 }  // namespace qcdq

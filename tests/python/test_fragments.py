@@ -122,7 +122,7 @@ def replayed(made, feeds, opset, result_type=onnx.TensorProto.FLOAT):
     )
     if opset >= 21:
         model.ir_version = 10
-    onnx.checker.check_model(model)
+    onnx.checker.check_model(onnx.shape_inference.infer_shapes(model))
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
@@ -195,7 +195,7 @@ def test_learned_zero_point_is_rounded_and_clamped():
         )
         feeds = {
             "x": x.numpy(),
-            "scale": numpy.float32(0.5).reshape(()),
+            "scale": numpy.array(0.5, numpy.float32),
             "zero_point": given.numpy(),
         }
         expected = qcdq.fake_quantize_learned(x, torch.tensor(0.5), given, -8, 7)
@@ -246,9 +246,12 @@ REFUSALS = [
     ({"axis": -1, "shape": None}, "argument 'axis' = -1: a negative axis of a tensor of unknown"),
     ({"axis": 0, "scale": [1.0, 1.0, 1.0]}, "argument 'scale' = 3 elements: axis 0 has 2 channels"),
     ({"axis": 0, "scale": [[1.0], [1.0]]}, "argument 'scale' = 2 dimensions: expected one scale"),
-    ({"axis": 0, "block_size": 2, "opset": 20}, "blocked scales need opset 21 (opset 20)"),
+    ({"axis": 0, "block_size": 2}, "argument 'scale' = 0 dimensions: expected the shape of x with"),
+    ({"axis": 0, "block_size": 2, "opset": 20, "scale": [[1.0, 1.0, 1.0]]}, "blocked scales need opset 21 (opset 20)"),
     ({"op": "qcdq::nothing"}, "quant_fragment: op = qcdq::nothing, expected qcdq::quantize"),
-    ({"op": "qcdq::quantize", "dtype": I8, "quant_max": 2**20}, "more than 16 bits"),
+    ({"op": "qcdq::quantize", "dtype": I8, "quant_max": 200},
+     "argument 'quant_max' = [-8, 200]: outside the codes' type int8"),
+    ({"op": "qcdq::quantize", "dtype": I32, "quant_max": 2**20}, "more than 16 bits"),
     ({"op": "qcdq::quantize", "dtype": I32, "quant_min": -200, "quant_max": 0, "opset": 20},
      "codes [-200, 0] fit no type of QuantizeLinear"),
     ({"op": "qcdq::dequantize", "x_dtype": U8, "zero_point": -1},
@@ -267,7 +270,12 @@ def test_refusals(keywords, message):
     ("low", "high", "keywords", "message"),
     [
         (0, 15, {}, "argument 'quant_max' = 15: ONNX quantises dynamically to [0, 255] only"),
-        (0, 255, {"symmetric": True}, "argument 'symmetric' = True: ONNX quantises dynamically with"),
+        (
+            0,
+            255,
+            {"symmetric": True},
+            "argument 'symmetric' = True: ONNX quantises dynamically with",
+        ),
         (0, 255, {"axis": 0}, "argument 'axis' = 0: ONNX quantises dynamically per tensor only"),
         (0, 255, {"opset": 10}, "DynamicQuantizeLinear needs opset 11"),
     ],

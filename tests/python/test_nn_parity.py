@@ -77,9 +77,7 @@ def program():
             [str(path), *map(str, arguments)], capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stderr
-        return [
-            torch.tensor([float(v) for v in line.split()]) for line in done.stdout.splitlines()
-        ]
+        return [torch.tensor([float(v) for v in line.split()]) for line in done.stdout.splitlines()]
 
     return run
 
@@ -131,7 +129,9 @@ def test_state_saved_in_training_is_frozen_after_loading(net):
 
 def test_another_spec_in_the_file_is_refused():
     four = qnn.QuantReLU(qcdq.uint4())
-    with pytest.raises(ValueError, match="the file holds a quantiser uint4 learned; expected uint8"):
+    with pytest.raises(
+        ValueError, match="the file holds a quantiser uint4 learned; expected uint8"
+    ):
         qnn.QuantReLU().load_state_dict(four.state_dict())
 
 
@@ -145,7 +145,10 @@ def test_eval_before_statistics_names_the_layer():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: qnn.QuantLinear(2, 2, weight=qcdq.intn(9)), "weight quantiser int9; expected 2 to"),
+        (
+            lambda: qnn.QuantLinear(2, 2, weight=qcdq.intn(9)),
+            "weight quantiser int9; expected 2 to",
+        ),
         (lambda: qnn.QuantReLU(qcdq.uintn(17)), "activation quantiser uint17; expected 2 to 16"),
         (lambda: qnn.QuantIdentity(qcdq.int8().per_channel(1)), "expected per_tensor"),
         (
@@ -158,7 +161,10 @@ def test_eval_before_statistics_names_the_layer():
             lambda: qnn.QuantLinear(2, 2, qcdq.int32(), weight=None),
             "bias = int32 with weight = float; expected a weight quantised",
         ),
-        (lambda: qnn.QuantLinear(2, 2, qcdq.uint8()), "expected a signed symmetric range of 8 to 32"),
+        (
+            lambda: qnn.QuantLinear(2, 2, qcdq.uint8()),
+            "expected a signed symmetric range of 8 to 32",
+        ),
         (lambda: qcdq.intn(1), r"bits = 1 \(signed\); expected 2 or more"),
         (lambda: qcdq.uintn(32), r"bits = 32 \(unsigned\); expected 31"),
         (lambda: qcdq.uint8().narrow(), "narrow = true .unsigned.; expected a signed range"),

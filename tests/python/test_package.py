@@ -1,5 +1,6 @@
 # The package qcdq: what importing it gives, export_onnx and its argument names, the console script,
-# the libraries' symbols; with --all, `pip install` of the wheel. Code under test: python/, pyproject.toml.
+# the libraries' symbols; with --all, `pip install` of the wheel.
+# Code under test: python/, pyproject.toml.
 import os
 import pathlib
 import re
@@ -97,9 +98,7 @@ def test_classical_form(net, tmp_path):
     qcdq.export_onnx(
         net, torch.randn(2, 8), tmp_path / "a.onnx", weights="qdq", activation_storage="signed"
     )
-    types = {
-        t.name: t.data_type for t in onnx.load(str(tmp_path / "a.onnx")).graph.initializer
-    }
+    types = {t.name: t.data_type for t in onnx.load(str(tmp_path / "a.onnx")).graph.initializer}
     assert onnx.TensorProto.INT8 in types.values()
     assert count_ops(tmp_path / "a.onnx")["QuantizeLinear"] == 3
 
@@ -135,7 +134,11 @@ def test_programs_files_and_script_modules(net, tmp_path):
         (TypeError, "opset and opset_version mean the same", {"opset": 17, "opset_version": 17}),
         (ValueError, "opset = 9, expected 10 to 26", {"opset": 9}),
         (ValueError, "weights = 'fp8', expected one of int, qdq", {"weights": "fp8"}),
-        (ValueError, "weight_storage = 'int4', expected one of int8, uint8", {"weight_storage": "int4"}),
+        (
+            ValueError,
+            "weight_storage = 'int4', expected one of int8, uint8",
+            {"weight_storage": "int4"},
+        ),
         (ValueError, "activation_storage = 'x', expected one of auto", {"activation_storage": "x"}),
         (ValueError, "external_data = 'x', expected one of auto", {"external_data": "x"}),
         (RuntimeError, "nowhere.pt", {"model": "nowhere.pt"}),

@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "symbolic/interpreter.h"
+#include "symbolic/source/quantized_decomposed.h"
 
 namespace qcdq::testing {
 
@@ -78,8 +79,10 @@ std::vector<std::string> split_arguments(const std::string& text) {
   std::vector<std::string> arguments;
   int depth = 0;
   std::string current;
+  bool quoted = false;
   for (char c : text) {
-    depth += c == '[' ? 1 : (c == ']' ? -1 : 0);
+    if (c == '"') quoted = !quoted;
+    depth += c == '[' || (c == '"' && quoted) ? 1 : (c == ']' || c == '"' ? -1 : 0);
     if (c == ',' && depth == 0) {
       arguments.push_back(trim(current));
       current.clear();
@@ -209,6 +212,7 @@ Program program_of(const Case& one) {
   for (const std::string& line : one.body) text += ir.line(line);
 
   Program program;
+  if (text.find("quantized_decomposed::") != std::string::npos) register_quantized_decomposed();
   program.graph = std::make_shared<torch::jit::Graph>();
   torch::jit::parseIR(text, program.graph.get());
   at::manual_seed(7);
@@ -244,6 +248,7 @@ Program program_of(const Case& one) {
     for (const c10::IValue& output : run.outputs) tensors.push_back(output.toTensor());
     return tensors;
   };
+  lower_quantized(program);
   return program;
 }
 

@@ -155,6 +155,10 @@ TEST_P(Cases, EveryOpset) {
         graph = convert(program, opset, {});
       } catch (const UnsupportedOp&) {
         continue;  // named and explained: the other test reads such messages
+      } catch (const std::exception& error) {  // several of them
+        ASSERT_NE(std::string(error.what()).find("things can't be exported"), std::string::npos)
+            << error.what();
+        continue;
       }
       if (!seen.insert(versions_of(*graph)).second) continue;
       check_model(*graph);

@@ -63,10 +63,8 @@ graph(%x : Tensor):
   Program program = program_of_ir(text, {at::ones({1})});
   lower(program);
   EXPECT_EQ(ops(program), (Ops{{"aten::add.Tensor", 4},
-                               {"aten::dequantize.self", 1},
-                               {"aten::fake_quantize_per_tensor_affine", 1},
+                               {"aten::fake_quantize_per_tensor_affine", 2},
                                {"aten::fake_quantize_per_tensor_affine_cachemask", 1},
-                               {"aten::quantize_per_tensor", 1},
                                {"qcdq::fake_quantize", 1}}));
 }
 

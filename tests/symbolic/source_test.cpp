@@ -56,7 +56,8 @@ TEST_F(LoadTorchScript, NamesWhatIsWrong) {
   EXPECT_EQ(error(write_zip("pickled.pt", {"data.pkl"})),
             "a pickled module or state dict" + not_torchscript);
   EXPECT_EQ(error(write_zip("exported.pt2", {"archive_format", "models/model.json"})),
-            "a torch.export archive (.pt2)" + not_torchscript);
+            "a torch.export archive; name it .pt2 for the program qcdq, or use qcdq::load_pt2 in "
+            "C++");
   EXPECT_EQ(error(write_zip("other.zip", {"readme"})),
             "a zip archive without TorchScript code" + not_torchscript);
 }
