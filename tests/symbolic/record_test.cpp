@@ -187,9 +187,10 @@ TEST(Record, NamesTheOpThatFailsOnTheExample) {
 
 TEST(Record, RefusesOutputsThatAreNoTensors) {
   const torch::jit::Module number = module_of("def forward(self, x):\n    return x, x.size(0)\n");
-  EXPECT_EQ(error_of([&] { recorded(number, {at::ones({2})}); }),
-            "output 1 of the model is a int, expected a Tensor, or a tuple or list of known length "
-            "of them");
+  EXPECT_EQ(
+      error_of([&] { recorded(number, {at::ones({2})}); }),
+      "output 1 of the model is a int, expected a Tensor, or a tuple, list or dict of known length "
+      "of them");
 }
 
 TEST(Record, FoldsShapesBehindTracedIntegerArithmetic) {
