@@ -5,6 +5,7 @@
 #include <torch/version.h>
 
 #include <cstring>
+#include <exception>
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -23,7 +24,7 @@ using qcdq::bench::ResNet18;
 // One training forward gives BatchNorm statistics, and quantisers of layers their scales.
 ResNet18 prepared(Quantisation quantisation) {
   torch::manual_seed(0);
-  ResNet18 net(quantisation);
+  ResNet18 net(quantisation, qcdq::bench::Sites::kEverywhere);
   {
     const torch::NoGradGuard no_grad;
     torch::manual_seed(1);
@@ -63,13 +64,16 @@ void add(const char* pass, Quantisation quantisation) {
   });
 }
 
-int save(const std::string& folder) {
+int save(const std::string& folder) try {
   std::filesystem::create_directories(folder);
   const torch::Tensor x = torch::rand({1, 3, 224, 224});
   qcdq::export_onnx(prepared(Quantisation::kNone), {x}, folder + "/fp32.onnx");
   qcdq::export_onnx(prepared(Quantisation::kOursLayers), {x}, folder + "/qcdq.onnx");
   std::cout << folder << "/fp32.onnx " << folder << "/qcdq.onnx\n";
   return 0;
+} catch (const std::exception& error) {
+  std::cerr << "bench_export --save " << folder << ": " << error.what() << "\n";
+  return 1;
 }
 
 }  // namespace

@@ -172,7 +172,8 @@ void add(const Kernel& kernel, const std::string& granularity, int type, int64_t
 }
 
 // Twelve AVX2 registers of independent work, so that throughput and not latency shows; 1,000 rounds
-// keep the loop itself out of sight. GCC compiles one copy for each instruction set and picks at load.
+// keep the loop itself out of sight. GCC compiles one copy for each instruction set and picks at
+// load.
 constexpr int kLanes = 96;
 constexpr int kRounds = 1000;
 #if defined(__x86_64__)
@@ -228,8 +229,8 @@ int main(int argc, char** argv) {
             : std::vector<int64_t>{kKiB,     16 * kKiB, 64 * kKiB, 256 * kKiB, kMiB,
                                    4 * kMiB, 16 * kMiB, 64 * kMiB, 256 * kMiB};
   for (const int64_t bytes : sizes) add(kKernels[0], "per_tensor", 0, bytes);
-  const std::vector<int64_t> few = quick ? std::vector<int64_t>{256 * kKiB}
-                                         : std::vector<int64_t>{16 * kKiB, 4 * kMiB, 64 * kMiB};
+  const std::vector<int64_t> few =
+      quick ? std::vector<int64_t>{4 * kMiB} : std::vector<int64_t>{16 * kKiB, 4 * kMiB, 64 * kMiB};
   for (const Kernel& kernel : kKernels) {
     for (const int64_t bytes : few) {
       for (int type = 0; type < 3; ++type) {

@@ -179,13 +179,14 @@ def roofline(title, points, roofs, peaks):
                 number)  # fmt: skip
     first, bottom = math.exp(x.low), math.exp(y.low)
     top = max(peaks.values())
-    for level, bandwidth in roofs.items():
+    for index, (level, bandwidth) in enumerate(roofs.items()):
         start = max(first, bottom / bandwidth)
         end = top / bandwidth
         out.append(f'<line class="roof" x1="{x.place(start):.1f}" y1="{y.place(start * bandwidth):.1f}" '
                    f'x2="{x.place(end):.1f}" y2="{y.place(top):.1f}"/>')  # fmt: skip
-        middle = math.sqrt(start * end)
-        out.append(text(x.place(middle) - 4, y.place(middle * bandwidth) - 6,
+        # Labels one below the other: the lines of neighbouring cache levels lie close together.
+        at = start * (end / start) ** (0.75 - 0.17 * index)
+        out.append(text(x.place(at) - 5, y.place(at * bandwidth) - 3,
                         f"{level} {bandwidth / 1e9:.0f} GB/s", 'class="small" text-anchor="end"'))  # fmt: skip
     for name, rate in peaks.items():
         start = rate / max(roofs.values())

@@ -30,15 +30,21 @@ enum class Quantisation {
   kAtenObserved
 };
 
-/// One quantiser: int8 per output channel for a weight, uint8 per tensor for an activation.
+/// kEverywhere also quantises what enters an Add, the pooled features and the result, without which
+/// ORT runs 21 of the 31 nodes in float.
+enum class Sites { kTraining, kEverywhere };
+
+/// One quantiser: int8 per output channel for a weight, uint8 per tensor for an activation, int8
+/// where no ReLU comes before it.
 class QuantSiteImpl : public torch::nn::Module {
  public:
   /// weight: what is quantised, for its shape and first scales; undefined for an activation.
-  QuantSiteImpl(Quantisation quantisation, const torch::Tensor& weight)
-      : kind_(quantisation), is_weight_(weight.defined()), weight_(weight) {
+  QuantSiteImpl(Quantisation quantisation, const torch::Tensor& weight, bool is_signed = false)
+      : kind_(quantisation), is_weight_(weight.defined()), is_signed_(is_signed), weight_(weight) {
     if (kind_ == Quantisation::kNone) return;
     if (kind_ == Quantisation::kOursLayers) {
-      const QuantSpec spec = is_weight_ ? int8().narrow().per_channel(0) : uint8().collect_steps(1);
+      const QuantSpec spec = is_weight_ ? int8().narrow().per_channel(0)
+                                        : (is_signed ? int8() : uint8()).collect_steps(1);
       layer_ = register_module(
           "quantizer",
           Quantizer(spec, is_weight_ ? QuantizerRole::kWeight : QuantizerRole::kActivation,
@@ -72,8 +78,8 @@ class QuantSiteImpl : public torch::nn::Module {
   }
 
   torch::Tensor forward(const torch::Tensor& x) {
-    const int64_t low = is_weight_ ? -127 : 0;
-    const int64_t high = is_weight_ ? 127 : 255;
+    const int64_t low = is_weight_ ? -127 : is_signed_ ? -128 : 0;
+    const int64_t high = is_weight_ || is_signed_ ? 127 : 255;
     const std::optional<int64_t> axis = is_weight_ ? std::optional<int64_t>(0) : std::nullopt;
     switch (kind_) {
       case Quantisation::kNone:
@@ -111,6 +117,7 @@ class QuantSiteImpl : public torch::nn::Module {
 
   Quantisation kind_;
   bool is_weight_;
+  bool is_signed_;
   torch::Tensor weight_;
   Quantizer layer_{nullptr};
   torch::Tensor scale_, zero_point_, on_, lowest_, highest_;
@@ -120,32 +127,38 @@ TORCH_MODULE(QuantSite);
 /// Convolution without bias, its weight quantised, and BatchNorm.
 class ConvBnImpl : public torch::nn::Module {
  public:
-  ConvBnImpl(int64_t in, int64_t out, int64_t kernel, int64_t stride, Quantisation quantisation)
+  ConvBnImpl(int64_t in, int64_t out, int64_t kernel, int64_t stride, Quantisation quantisation,
+             bool quantise_result = false)
       : stride_(stride), padding_(kernel / 2) {
     weight_ = register_parameter("weight", torch::empty({out, in, kernel, kernel}));
     torch::nn::init::kaiming_normal_(weight_, 0.0, torch::kFanOut, torch::kReLU);
     site_ = register_module("weight_site", QuantSite(quantisation, weight_));
     bn_ = register_module("bn", torch::nn::BatchNorm2d(out));
+    result_site_ = register_module(
+        "result_site",
+        QuantSite(quantise_result ? quantisation : Quantisation::kNone, torch::Tensor(), true));
   }
   torch::Tensor forward(const torch::Tensor& x) {
-    return bn_->forward(torch::conv2d(x, site_->forward(weight_), {}, stride_, padding_));
+    return result_site_->forward(
+        bn_->forward(torch::conv2d(x, site_->forward(weight_), {}, stride_, padding_)));
   }
 
  private:
   int64_t stride_, padding_;
   torch::Tensor weight_;
-  QuantSite site_{nullptr};
+  QuantSite site_{nullptr}, result_site_{nullptr};
   torch::nn::BatchNorm2d bn_{nullptr};
 };
 TORCH_MODULE(ConvBn);
 
 class BasicBlockImpl : public torch::nn::Module {
  public:
-  BasicBlockImpl(int64_t in, int64_t out, int64_t stride, Quantisation quantisation) {
+  BasicBlockImpl(int64_t in, int64_t out, int64_t stride, Quantisation quantisation, Sites sites) {
+    const bool everywhere = sites == Sites::kEverywhere;
     conv1_ = register_module("conv1", ConvBn(in, out, 3, stride, quantisation));
-    conv2_ = register_module("conv2", ConvBn(out, out, 3, 1, quantisation));
+    conv2_ = register_module("conv2", ConvBn(out, out, 3, 1, quantisation, everywhere));
     if (in != out || stride != 1) {
-      shortcut_ = register_module("shortcut", ConvBn(in, out, 1, stride, quantisation));
+      shortcut_ = register_module("shortcut", ConvBn(in, out, 1, stride, quantisation, everywhere));
     }
     site1_ = register_module("site1", QuantSite(quantisation, torch::Tensor()));
     site2_ = register_module("site2", QuantSite(quantisation, torch::Tensor()));
@@ -165,7 +178,7 @@ TORCH_MODULE(BasicBlock);
 /// x [N, 3, H, W] -> [N, 1000].
 class ResNet18Impl : public torch::nn::Module {
  public:
-  explicit ResNet18Impl(Quantisation quantisation) {
+  explicit ResNet18Impl(Quantisation quantisation, Sites sites = Sites::kTraining) {
     input_site_ = register_module("input_site", QuantSite(quantisation, torch::Tensor()));
     stem_ = register_module("stem", ConvBn(3, 64, 7, 2, quantisation));
     stem_site_ = register_module("stem_site", QuantSite(quantisation, torch::Tensor()));
@@ -174,7 +187,7 @@ class ResNet18Impl : public torch::nn::Module {
       const int64_t out = int64_t{64} << stage;
       for (int64_t block = 0; block < 2; ++block) {
         const int64_t stride = stage > 0 && block == 0 ? 2 : 1;
-        blocks_->push_back(BasicBlock(in, out, stride, quantisation));
+        blocks_->push_back(BasicBlock(in, out, stride, quantisation, sites));
         in = out;
       }
     }
@@ -182,17 +195,21 @@ class ResNet18Impl : public torch::nn::Module {
     fc_weight_ = register_parameter("fc_weight", torch::randn({1000, 512}) * 0.03);
     fc_bias_ = register_parameter("fc_bias", torch::zeros({1000}));
     fc_site_ = register_module("fc_site", QuantSite(quantisation, fc_weight_));
+    const Quantisation late = sites == Sites::kEverywhere ? quantisation : Quantisation::kNone;
+    pool_site_ = register_module("pool_site", QuantSite(late, torch::Tensor()));
+    result_site_ = register_module("result_site", QuantSite(late, torch::Tensor(), true));
   }
   torch::Tensor forward(const torch::Tensor& x) {
     torch::Tensor y = stem_->forward(input_site_->forward(x));
     y = torch::max_pool2d(stem_site_->forward(torch::relu(y)), 3, 2, 1);
     for (const auto& block : *blocks_) y = block->as<BasicBlock>()->forward(y);
-    y = torch::adaptive_avg_pool2d(y, {1, 1}).flatten(1);
-    return torch::linear(y, fc_site_->forward(fc_weight_), fc_bias_);
+    y = pool_site_->forward(torch::adaptive_avg_pool2d(y, {1, 1})).flatten(1);
+    return result_site_->forward(torch::linear(y, fc_site_->forward(fc_weight_), fc_bias_));
   }
 
  private:
-  QuantSite input_site_{nullptr}, stem_site_{nullptr}, fc_site_{nullptr};
+  QuantSite input_site_{nullptr}, stem_site_{nullptr}, fc_site_{nullptr}, pool_site_{nullptr},
+      result_site_{nullptr};
   ConvBn stem_{nullptr};
   torch::nn::ModuleList blocks_;
   torch::Tensor fc_weight_, fc_bias_;
