@@ -151,4 +151,10 @@ template <typename X>
 void find_extremes_columns(const X* x, int64_t rows, int64_t stride, int64_t columns,
                            Extremes<ComputeType<X>>* found);
 
+template <>
+void find_extremes(const double* x, int64_t count, Extremes<double>* found);
+template <>
+void find_extremes_columns(const double* x, int64_t rows, int64_t stride, int64_t columns,
+                           Extremes<double>* found);
+
 }  // namespace qcdq

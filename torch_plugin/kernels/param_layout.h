@@ -99,7 +99,7 @@ class RunCursor {
   }
 
  private:
-  const ParamLayout& layout_;
+  const ParamLayout layout_;  // a copy: a reference would be read again after every store
   int64_t outer_ = 0;
   int64_t axis_ = 0;
   int64_t block_ = 0;

@@ -9,6 +9,9 @@
 
 #include <hwy/highway.h>
 
+#include <bit>
+#include <type_traits>
+
 #include "torch_plugin/kernels/cpu_kernels.h"
 #include "torch_plugin/kernels/simd_vectors-inl.h"
 
@@ -21,8 +24,6 @@ template <class D>
 struct OneParam {
   OneParam(D d, const float* s, const float* z)
       : scale(hn::Set(d, *s)), zero_point(hn::Set(d, *z)) {}
-  HWY_INLINE hn::Vec<D> scale_at(size_t) const { return scale; }
-  HWY_INLINE hn::Vec<D> zero_point_at(size_t) const { return zero_point; }
   hn::Vec<D> scale;
   hn::Vec<D> zero_point;
 };
@@ -36,21 +37,56 @@ struct ParamPerElement {
   const float* zero_point;
 };
 
-// Calls op.vector(d, in, out, scale, zero_point) for all vectors of a run. Where the count is no
-// multiple of the lanes the last vector overlaps the one before it: outputs never alias inputs, so
-// that computes some elements twice. Runs shorter than a vector go through small buffers; nothing
-// outside of the run is read or written.
-template <class Op, class Params>
-HWY_INLINE void map_run(const Op& op, int64_t offset, size_t count, const Params& params) {
-  const hn::ScalableTag<float> d;
-  const size_t lanes = hn::Lanes(d);
-  const auto at = [&](size_t i) HWY_ATTR {
-    op.vector(d, op.inputs.at(offset + i), op.y + offset + i, params.scale_at(i),
-              params.zero_point_at(i));
-  };
+// Calls op.vector(d, in, out, ...) for all vectors of a run. Where the count is no multiple of the
+// lanes the last vector overlaps the one before it: outputs never alias inputs, so that computes
+// some elements twice. Runs shorter than a vector go through small buffers; nothing outside of the
+// run is read or written.
+template <class Op, class Vector>
+HWY_INLINE void map_vectors(const Op& op, int64_t offset, size_t count, size_t i,
+                            const Vector& vector) {
+  const size_t lanes = hn::Lanes(hn::ScalableTag<float>());
+  for (; i + 2 * lanes <= count; i += 2 * lanes) {
+    vector(op.inputs.at(offset + i), op.y + offset + i, i);
+    vector(op.inputs.at(offset + i + lanes), op.y + offset + i + lanes, i + lanes);
+  }
+  if (i + lanes <= count) {
+    vector(op.inputs.at(offset + i), op.y + offset + i, i);
+    i += lanes;
+  }
+  if (i < count) {
+    const size_t last = count - lanes;
+    vector(op.inputs.at(offset + last), op.y + offset + last, last);
+  }
+}
+
+template <class Op, class D>
+HWY_INLINE void map_run(const Op& op, int64_t offset, size_t count, const OneParam<D>& params) {
+  const D d;
   size_t i = 0;
-  for (; i + lanes <= count; i += lanes) at(i);
-  if (i < count) at(count - lanes);
+  if constexpr (Op::kOneParamForm) {
+    const auto folded = op.fold(d, params);
+    if constexpr (Op::kPairs) {
+      const size_t pair = 2 * hn::Lanes(d);
+      for (; i + pair <= count; i += pair) {
+        op.pair(d, op.inputs.at(offset + i), op.y + offset + i, folded);
+      }
+    }
+    map_vectors(op, offset, count, i,
+                [&](auto in, auto* out, size_t) HWY_ATTR { op.vector(d, in, out, folded); });
+  } else {
+    map_vectors(op, offset, count, i, [&](auto in, auto* out, size_t) HWY_ATTR {
+      op.vector(d, in, out, params.scale, params.zero_point);
+    });
+  }
+}
+
+template <class Op, class D>
+HWY_INLINE void map_run(const Op& op, int64_t offset, size_t count,
+                        const ParamPerElement<D>& params) {
+  const D d;
+  map_vectors(op, offset, count, 0, [&](auto in, auto* out, size_t i) HWY_ATTR {
+    op.vector(d, in, out, params.scale_at(i), params.zero_point_at(i));
+  });
 }
 
 template <class Op>
@@ -129,11 +165,46 @@ struct FakeQuantizeOp {
   using Inputs = OneInput<X>;
   using Output = X;
   using V = hn::Vec<D>;
+  static constexpr bool kOneParamForm = true;
+  static constexpr bool kPairs = std::is_same_v<X, BF16> && HWY_TARGET != HWY_SCALAR;
+
   HWY_INLINE void vector(D d, Inputs in, X* out, V scale, V zero_point) const {
     const V ratio = hn::Div(load_f32(d, in.x), scale);
     const V code = formula.clamp(formula.unclamped(ratio, zero_point));
     store_f32(d, hn::Mul(hn::Sub(code, zero_point), scale), out);
   }
+
+  // With one parameter the range moves instead of the codes: [lo, hi] minus the zero point is exact
+  // (only narrow ranges come here), and clamping gives the same code also where adding the zero
+  // point would round. The + 0 makes -0 (a code equal to the zero point) into +0.
+  struct Folded {
+    V scale;
+    V lo;
+    V hi;
+  };
+  HWY_INLINE Folded fold(D, const OneParam<D>& p) const {
+    return {p.scale, hn::Sub(formula.lo, p.zero_point), hn::Sub(formula.hi, p.zero_point)};
+  }
+  HWY_INLINE V value(D d, V x, const Folded& f) const {
+    const V distance = hn::Min(hn::Max(hn::Round(hn::Div(x, f.scale)), f.lo), f.hi);
+    return hn::MulAdd(distance, f.scale, hn::Zero(d));
+  }
+  HWY_INLINE void vector(D d, Inputs in, X* out, const Folded& f) const {
+    store_f32(d, value(d, load_f32(d, in.x), f), out);
+  }
+  // Two vectors of bf16, as the upper and lower halves of 32-bit lanes: nothing is unpacked.
+  HWY_INLINE void pair(D d, Inputs in, X* out, const Folded& f) const {
+    static_assert(std::endian::native == std::endian::little);
+    const hn::Rebind<uint32_t, D> du;
+    const hn::Repartition<uint16_t, D> d16;
+    const auto upper = hn::Set(du, 0xFFFF0000u);
+    const auto both = hn::BitCast(du, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(in.x)));
+    const auto even = rounded_to_bf16(d, value(d, hn::BitCast(d, hn::ShiftLeft<16>(both)), f));
+    const auto odd = rounded_to_bf16(d, value(d, hn::BitCast(d, hn::And(both, upper)), f));
+    hn::StoreU(hn::BitCast(d16, hn::Or(hn::ShiftRight<16>(even), hn::And(odd, upper))), d16,
+               reinterpret_cast<uint16_t*>(out));
+  }
+
   Formula<D> formula;
   Inputs inputs;
   X* y;
@@ -141,6 +212,7 @@ struct FakeQuantizeOp {
 
 template <class D, typename X>
 struct FakeQuantizeBackwardOp {
+  static constexpr bool kOneParamForm = false;
   using Inputs = GradAndInput<X>;
   using Output = X;
   using V = hn::Vec<D>;
@@ -155,6 +227,7 @@ struct FakeQuantizeBackwardOp {
 
 template <class D, typename X, typename Code>
 struct QuantizeOp {
+  static constexpr bool kOneParamForm = false;
   using Inputs = OneInput<X>;
   using Output = Code;
   using V = hn::Vec<D>;
@@ -169,6 +242,7 @@ struct QuantizeOp {
 
 template <class D, typename X, typename Code>
 struct DequantizeOp {
+  static constexpr bool kOneParamForm = false;
   using Inputs = OneInput<Code>;
   using Output = X;
   using V = hn::Vec<D>;

@@ -101,28 +101,32 @@ struct LaneSums {
   VS64 outside[kVectors];
 };
 
+// Inlined by force: the sums must stay in registers (in memory they cost 3x).
+template <typename X>
+HWY_INLINE void add_eight(const Formula<S32>& formula, VS32 scale, VS32 zero_point, const X* grad,
+                          const X* x, X* grad_x, LaneSums& lanes) {
+  constexpr size_t kLanes = hn::MaxLanes(S32());
+  for (size_t part = 0; part < kSumLanes / kLanes; ++part) {
+    const size_t at = part * kLanes;
+    lanes.add(part, learned_terms(formula, scale, zero_point, grad + at, x + at, grad_x + at));
+  }
+}
+
 template <typename X>
 void learned_span(const void* grad_, const void* x_, void* grad_x_, int64_t count,
                   const SimdParams& params, LearnedSums* sums) {
   const X* grad = static_cast<const X*>(grad_);
   const X* x = static_cast<const X*>(x_);
   X* grad_x = static_cast<X*>(grad_x_);
-  constexpr size_t kLanes = hn::MaxLanes(S32());
   const Formula<S32> formula(S32(), params.quant_min, params.quant_max);
   const VS32 scale = hn::Set(S32(), *params.scale);
   const VS32 zero_point = hn::Set(S32(), *params.zero_point);
   for (int64_t begin = 0; begin < count; begin += kSumBlock) {
     LaneSums lanes;
     const int64_t end = HWY_MIN(begin + kSumBlock, count);
-    const auto add_eight = [&](const X* g, const X* from, X* to) HWY_ATTR {
-      for (size_t part = 0; part < kSumLanes / kLanes; ++part) {
-        const size_t at = part * kLanes;
-        lanes.add(part, learned_terms(formula, scale, zero_point, g + at, from + at, to + at));
-      }
-    };
     int64_t i = begin;
     for (; i + static_cast<int64_t>(kSumLanes) <= end; i += kSumLanes) {
-      add_eight(grad + i, x + i, grad_x + i);
+      add_eight(formula, scale, zero_point, grad + i, x + i, grad_x + i, lanes);
     }
     if (i < end) {
       // Zeros past the end: their code is the zero point, inside the range, and adds +0.
@@ -132,7 +136,7 @@ void learned_span(const void* grad_, const void* x_, void* grad_x_, int64_t coun
       const size_t bytes = static_cast<size_t>(end - i) * sizeof(X);
       std::memcpy(static_cast<void*>(g), grad + i, bytes);
       std::memcpy(static_cast<void*>(from), x + i, bytes);
-      add_eight(g, from, to);
+      add_eight(formula, scale, zero_point, g, from, to, lanes);
       std::memcpy(static_cast<void*>(grad_x + i), to, bytes);
     }
     *sums++ = {LaneSums::total(lanes.scale), LaneSums::total(lanes.outside)};

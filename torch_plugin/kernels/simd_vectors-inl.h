@@ -78,21 +78,24 @@ HWY_INLINE hn::Vec<hn::Rebind<uint16_t, D>> low_halves(D, hn::Vec<hn::Rebind<uin
   return hn::DemoteTo(d16, hn::BitCast(di, bits));  // saturates, but every value fits
 }
 
-// Rounds each lane once, to nearest, ties to even.
+// Rounds each lane once, to nearest, ties to even. No lane is NaN: values of codes never are.
 template <class D>
 HWY_INLINE void store_f32(D d, hn::Vec<D> v, float* p) {
   hn::StoreU(v, d, p);
 }
 
+// The bits of a bf16 in the upper half of each lane, and others below.
 template <class D>
-HWY_INLINE void store_f32(D d, hn::Vec<D> v, BF16* p) {
+HWY_INLINE hn::Vec<hn::Rebind<uint32_t, D>> rounded_to_bf16(D, hn::Vec<D> v) {
   const hn::Rebind<uint32_t, D> du;
   const auto bits = hn::BitCast(du, v);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
-  const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFu))));
-  const auto quiet = hn::Or(hn::ShiftRight<16>(bits), hn::Set(du, 0x40u));
-  const auto is_nan = hn::RebindMask(du, hn::Ne(v, v));
-  hn::StoreU(low_halves(d, hn::IfThenElse(is_nan, quiet, rounded)), hn::Rebind<uint16_t, D>(),
+  return hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFu)));
+}
+
+template <class D>
+HWY_INLINE void store_f32(D d, hn::Vec<D> v, BF16* p) {
+  hn::StoreU(low_halves(d, hn::ShiftRight<16>(rounded_to_bf16(d, v))), hn::Rebind<uint16_t, D>(),
              &p->bits);
 }
 
@@ -118,11 +121,8 @@ HWY_INLINE void store_f32(D d, hn::Vec<D> v, F16* p) {
   const auto subnormal =
       hn::Sub(hn::BitCast(du, hn::Add(hn::BitCast(d, magnitude), hn::Set(d, 0.5f))),
               hn::Set(du, 0x3F000000u));
-  const auto nan =
-      hn::Or(hn::Set(du, 0x7E00u), hn::And(hn::ShiftRight<13>(magnitude), hn::Set(du, 0x3FFu)));
   auto result = hn::IfThenElse(above(0x387FFFFF), normal, subnormal);
   result = hn::IfThenElse(above(0x477FFFFF), hn::Set(du, 0x7C00u), result);
-  result = hn::IfThenElse(above(0x7F800000), nan, result);
   hn::StoreU(low_halves(d, hn::Or(result, sign)), d16, &p->bits);
 #endif
 }
