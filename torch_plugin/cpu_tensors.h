@@ -285,11 +285,11 @@ inline constexpr int64_t kTiledRun = 512;
 
 inline void tile_short_runs(QParams* p) {
   const ParamLayout& layout = p->layout;
-  if (layout.one_param() || layout.inner_step != 0) return;
+  if (layout.one_param() || layout.inner_step != 0 || layout.numel() == 0) return;
   const int64_t inner = layout.inner;
   const int64_t period = layout.axis * inner;
   if ((inner == 1 ? layout.axis : inner) >= kShortRun || period > 16 * kTiledRun) return;
-  const int64_t tiled = period * std::max<int64_t>(1, kTiledRun / std::max<int64_t>(1, period));
+  const int64_t tiled = period * std::max<int64_t>(1, kTiledRun / period);
   if (layout.numel() < 4 * tiled) return;
   const auto tile = [&](auto* values) {
     if (values->empty()) return;

@@ -172,7 +172,7 @@ HWY_INLINE void add_rows(const Formula<S32>& formula, const float* scale, const 
 
 // Column sums of a tile of columns stay in the first-level cache while rows pass by in groups.
 constexpr int64_t kColumnTile = 256;
-constexpr int64_t kRowGroup = 8;
+constexpr int64_t kRowGroup = 4;
 
 template <typename X>
 void learned_columns(const void* grad_, const void* x_, void* grad_x_, int64_t rows, int64_t stride,
