@@ -1,9 +1,14 @@
 // Autograd kernels of the ops: the straight-through estimator, the gradients of a learned scale and
 // zero point (LSQ, LSQ+), and named refusals where no gradient is defined (docs/semantics.md).
+// fake_quantize and fake_quantize_learned are graph nodes of their own, as torch's generated ones:
+// torch::autograd::Function keeps its arguments in a dictionary, which costs a small tensor more
+// than the arithmetic.
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <qcdq/ops.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/saved_variable.h>
 #include <torch/library.h>
 
 namespace qcdq {
@@ -40,7 +45,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> fake_quantize_learned_backward(
 
 variable_list no_gradients(size_t count) { return variable_list(count); }
 
-bool any_requires_grad(std::initializer_list<at::Tensor> tensors) {
+bool any_requires_grad(std::initializer_list<std::reference_wrapper<const at::Tensor>> tensors) {
   if (!at::GradMode::is_enabled()) return false;
   for (const at::Tensor& tensor : tensors) {
     if (tensor.requires_grad()) return true;
@@ -48,63 +53,92 @@ bool any_requires_grad(std::initializer_list<at::Tensor> tensors) {
   return false;
 }
 
-class FakeQuantize : public torch::autograd::Function<FakeQuantize> {
+// The arguments that both ops keep for their backward.
+struct Arguments {
+  int64_t quant_min;
+  int64_t quant_max;
+  OptionalInt axis;
+  OptionalInt block_size;
+  double grad_factor = 1.0;
+};
+
+// Keeps the inputs of an op; apply() of a derived class computes their gradients.
+class QuantNode : public torch::autograd::Node {
  public:
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& scale,
-                            const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
-                            OptionalInt axis, OptionalInt block_size) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    ctx->save_for_backward({x, scale, zero_point});
-    ctx->saved_data["quant_min"] = quant_min;
-    ctx->saved_data["quant_max"] = quant_max;
-    ctx->saved_data["axis"] = axis;
-    ctx->saved_data["block_size"] = block_size;
-    return fake_quantize(x, scale, zero_point, quant_min, quant_max, axis, block_size);
+  QuantNode(torch::autograd::edge_list&& next, const at::Tensor& x, const at::Tensor& scale,
+            const at::Tensor& zero_point, const Arguments& arguments)
+      : Node(std::move(next)),
+        arguments_(arguments),
+        x_(x, /*is_output=*/false),
+        scale_(scale, /*is_output=*/false),
+        zero_point_(zero_point, /*is_output=*/false) {}
+
+  void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    x_.reset_data();
+    scale_.reset_data();
+    zero_point_.reset_data();
   }
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    variable_list result = no_gradients(7);
-    if (!grads[0].defined() || !ctx->needs_input_grad(0)) return result;
-    const auto saved = ctx->get_saved_variables();
-    result[0] = fake_quantize_backward(
-        grads[0], saved[0], saved[1], saved[2], ctx->saved_data["quant_min"].toInt(),
-        ctx->saved_data["quant_max"].toInt(), ctx->saved_data["axis"].toOptional<int64_t>(),
-        ctx->saved_data["block_size"].toOptional<int64_t>());
-    return result;
+ protected:
+  // Throws torch's own error where release_variables came first (a second backward).
+  struct Inputs {
+    at::Tensor x;
+    at::Tensor scale;
+    at::Tensor zero_point;
+  };
+  Inputs unpack() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return {x_.unpack(), scale_.unpack(), zero_point_.unpack()};
+  }
+
+  const Arguments arguments_;
+
+ private:
+  torch::autograd::SavedVariable x_;
+  torch::autograd::SavedVariable scale_;
+  torch::autograd::SavedVariable zero_point_;
+};
+
+// One input: x.
+class FakeQuantizeNode : public QuantNode {
+ public:
+  using QuantNode::QuantNode;
+  std::string name() const override { return "QcdqFakeQuantizeBackward"; }
+  variable_list apply(variable_list&& grads) override {
+    if (!grads[0].defined()) return no_gradients(1);
+    const Inputs in = unpack();
+    return {fake_quantize_backward(grads[0], in.x, in.scale, in.zero_point, arguments_.quant_min,
+                                   arguments_.quant_max, arguments_.axis, arguments_.block_size)};
   }
 };
 
-class FakeQuantizeLearned : public torch::autograd::Function<FakeQuantizeLearned> {
+// Three inputs: x, scale and, where it is floating, zero_point.
+class FakeQuantizeLearnedNode : public QuantNode {
  public:
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& scale,
-                            const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
-                            OptionalInt axis, OptionalInt block_size, double grad_factor) {
-    at::AutoDispatchBelowADInplaceOrView below_autograd;
-    ctx->save_for_backward({x, scale, zero_point});
-    ctx->saved_data["quant_min"] = quant_min;
-    ctx->saved_data["quant_max"] = quant_max;
-    ctx->saved_data["axis"] = axis;
-    ctx->saved_data["block_size"] = block_size;
-    ctx->saved_data["grad_factor"] = grad_factor;
-    return fake_quantize_learned(x, scale, zero_point, quant_min, quant_max, axis, block_size,
-                                 grad_factor);
-  }
-
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    variable_list result = no_gradients(8);
-    if (!grads[0].defined()) return result;
-    const auto saved = ctx->get_saved_variables();
-    const auto [grad_x, grad_scale, grad_zero_point] = fake_quantize_learned_backward(
-        grads[0], saved[0], saved[1], saved[2], ctx->saved_data["quant_min"].toInt(),
-        ctx->saved_data["quant_max"].toInt(), ctx->saved_data["axis"].toOptional<int64_t>(),
-        ctx->saved_data["block_size"].toOptional<int64_t>(),
-        ctx->saved_data["grad_factor"].toDouble());
-    result[0] = grad_x;
-    result[1] = grad_scale;
-    if (saved[2].is_floating_point()) result[2] = grad_zero_point;
-    return result;
+  using QuantNode::QuantNode;
+  std::string name() const override { return "QcdqFakeQuantizeLearnedBackward"; }
+  variable_list apply(variable_list&& grads) override {
+    if (!grads[0].defined()) return no_gradients(3);
+    const Inputs in = unpack();
+    auto [grad_x, grad_scale, grad_zero_point] = fake_quantize_learned_backward(
+        grads[0], in.x, in.scale, in.zero_point, arguments_.quant_min, arguments_.quant_max,
+        arguments_.axis, arguments_.block_size, arguments_.grad_factor);
+    if (!in.zero_point.is_floating_point()) grad_zero_point = at::Tensor();
+    return {std::move(grad_x), std::move(grad_scale), std::move(grad_zero_point)};
   }
 };
+
+// torch 2.15 counts references to nodes inside of them, earlier ones outside.
+template <typename NodeType, typename... Args>
+auto make_node(Args&&... args) {
+  using Pointer = decltype(torch::autograd::Edge::function);
+  if constexpr (std::is_same_v<Pointer, std::shared_ptr<torch::autograd::Node>>) {
+    return std::make_shared<NodeType>(std::forward<Args>(args)...);
+  } else {
+    return c10::make_intrusive<NodeType>(std::forward<Args>(args)...);
+  }
+}
 
 class FakeQuantizeDynamic : public torch::autograd::Function<FakeQuantizeDynamic> {
  public:
@@ -213,24 +247,37 @@ at::Tensor dequantize_autograd(const at::Tensor& q, const at::Tensor& scale,
 at::Tensor fake_quantize_autograd(const at::Tensor& x, const at::Tensor& scale,
                                   const at::Tensor& zero_point, int64_t quant_min,
                                   int64_t quant_max, OptionalInt axis, OptionalInt block_size) {
-  if (any_requires_grad({x})) {
-    return FakeQuantize::apply(x, scale, zero_point, quant_min, quant_max, axis, block_size);
+  at::Tensor y;
+  {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    y = fake_quantize(x, scale, zero_point, quant_min, quant_max, axis, block_size);
   }
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return fake_quantize(x, scale, zero_point, quant_min, quant_max, axis, block_size);
+  if (any_requires_grad({x})) {
+    const Arguments arguments{quant_min, quant_max, axis, block_size};
+    torch::autograd::set_history(
+        y, make_node<FakeQuantizeNode>(torch::autograd::collect_next_edges(x), x, scale, zero_point,
+                                       arguments));
+  }
+  return y;
 }
 
 at::Tensor fake_quantize_learned_autograd(const at::Tensor& x, const at::Tensor& scale,
                                           const at::Tensor& zero_point, int64_t quant_min,
                                           int64_t quant_max, OptionalInt axis,
                                           OptionalInt block_size, double grad_factor) {
-  if (any_requires_grad({x, scale, zero_point})) {
-    return FakeQuantizeLearned::apply(x, scale, zero_point, quant_min, quant_max, axis, block_size,
-                                      grad_factor);
+  at::Tensor y;
+  {
+    at::AutoDispatchBelowADInplaceOrView below_autograd;
+    y = fake_quantize_learned(x, scale, zero_point, quant_min, quant_max, axis, block_size,
+                              grad_factor);
   }
-  at::AutoDispatchBelowADInplaceOrView below_autograd;
-  return fake_quantize_learned(x, scale, zero_point, quant_min, quant_max, axis, block_size,
-                               grad_factor);
+  if (any_requires_grad({x, scale, zero_point})) {
+    const Arguments arguments{quant_min, quant_max, axis, block_size, grad_factor};
+    torch::autograd::set_history(y, make_node<FakeQuantizeLearnedNode>(
+                                        torch::autograd::collect_next_edges(x, scale, zero_point),
+                                        x, scale, zero_point, arguments));
+  }
+  return y;
 }
 
 std::tuple<at::Tensor, at::Tensor> choose_qparams_autograd(const at::Tensor& x, int64_t quant_min,

@@ -16,22 +16,21 @@ at::Tensor quantize_cpu(const at::Tensor& x, const at::Tensor& scale, const at::
   constexpr const char* kOp = "quantize";
   const Granularity granularity =
       check_quantize(kOp, x, scale, zero_point, quant_min, quant_max, dtype, axis, block_size);
-
-  const at::ScalarType compute = compute_type(x.scalar_type());
-  const at::Tensor dense = make_dense(x, compute);
-  const QParams qparams =
-      prepare_qparams(dense, memory_order(dense), granularity, scale, zero_point, compute);
-  check_qparam_values(kOp, qparams, quant_min, quant_max);
-  at::Tensor codes = at::empty_like(dense, dense.options().dtype(dtype));
-  with_compute_type(compute, [&](auto t) {
-    with_code_type(dtype, [&](auto c) {
-      using T = decltype(t);
-      using Code = decltype(c);
-      const T* from = dense.const_data_ptr<T>();
-      Code* to = codes.mutable_data_ptr<Code>();
-      parallel_runs(qparams.layout, [&](ParamLayout::Run run) {
-        quantize_run(from + run.offset, to + run.offset, run.count,
-                     run_params<T>(qparams, run.param, run.param_step, quant_min, quant_max));
+  const at::Tensor dense = make_dense(x);
+  QParams qparams =
+      prepare_qparams(kOp, dense, granularity, scale, zero_point, quant_min, quant_max);
+  tile_short_runs(&qparams);
+  at::Tensor codes = empty_as(dense, dtype);
+  with_float_type(x.scalar_type(), [&](auto element) {
+    using X = decltype(element);
+    visit_params<X>(qparams, [&](const auto& params) {
+      with_code_type(dtype, [&](auto code) {
+        using Code = decltype(code);
+        parallel_runs(qparams.layout, params,
+                      [&](int64_t offset, const RunRange& runs, const auto& q) {
+                        quantize_runs(elements_of<X>(dense) + offset,
+                                      mutable_elements_of<Code>(codes) + offset, runs, q);
+                      });
       });
     });
   });
@@ -45,30 +44,34 @@ at::Tensor dequantize_cpu(const at::Tensor& q, const at::Tensor& scale,
   const Granularity granularity =
       check_dequantize(kOp, q, scale, zero_point, axis, block_size, dtype);
   const at::ScalarType value_type = dtype.value_or(scale.scalar_type());
-
-  const at::ScalarType compute = compute_type(value_type);
-  const at::Tensor dense = make_dense(q, q.scalar_type());
-  const QParams qparams =
-      prepare_qparams(dense, memory_order(dense), granularity, scale, zero_point, compute);
-  const CodeRange range = range_of_storage_type(q.scalar_type());
-  with_compute_type(compute, [&](auto t) { check_scale_values<decltype(t)>(kOp, qparams.scale); });
-  check_zero_point_values(kOp, qparams.zero_point, range.lowest, range.highest,
-                          "the range of q's type");
-  at::Tensor y = at::empty_like(dense, dense.options().dtype(compute));
-  with_compute_type(compute, [&](auto t) {
-    with_code_type(q.scalar_type(), [&](auto c) {
-      using T = decltype(t);
-      using Code = decltype(c);
-      const Code* from = dense.const_data_ptr<Code>();
-      T* to = y.mutable_data_ptr<T>();
-      parallel_runs(qparams.layout, [&](ParamLayout::Run run) {
-        dequantize_run(
-            from + run.offset, to + run.offset, run.count,
-            run_params<T>(qparams, run.param, run.param_step, range.lowest, range.highest));
+  const at::ScalarType code_type = q.scalar_type();
+  const at::Tensor dense = make_dense(q);
+  const CodeRange range = range_of_storage_type(code_type);
+  // Differences of 8- and 16-bit codes are exact in f32; those of int32 codes need f64.
+  const bool wide = value_type == at::kDouble || code_type == at::kInt;
+  QParams qparams = prepare_qparams(
+      dense, scale, zero_point,
+      {kOp, granularity, value_type, range.lowest, range.highest, wide, "the range of q's type"});
+  tile_short_runs(&qparams);
+  at::Tensor y = empty_as(dense, value_type);
+  with_float_type(value_type, [&](auto element) {
+    using X = decltype(element);
+    visit_params<X>(qparams, [&](const auto& params) {
+      with_code_type(code_type, [&](auto code) {
+        using Code = decltype(code);
+        using Params = std::decay_t<decltype(params)>;
+        // int32 codes are wide: this pair never meets.
+        if constexpr (sizeof(Code) < 4 || !std::is_same_v<Params, QuantParams<float, float>>) {
+          parallel_runs(qparams.layout, params,
+                        [&](int64_t offset, const RunRange& runs, const auto& moved) {
+                          dequantize_runs(elements_of<Code>(dense) + offset,
+                                          mutable_elements_of<X>(y) + offset, runs, moved);
+                        });
+        }
       });
     });
   });
-  return y.to(value_type);
+  return y;
 }
 
 at::Tensor fake_quantize_cpu(const at::Tensor& x, const at::Tensor& scale,
@@ -77,13 +80,9 @@ at::Tensor fake_quantize_cpu(const at::Tensor& x, const at::Tensor& scale,
   constexpr const char* kOp = "fake_quantize";
   const Granularity granularity =
       check_fake_quantize(kOp, x, scale, zero_point, quant_min, quant_max, axis, block_size);
-
-  const at::ScalarType compute = compute_type(x.scalar_type());
-  const at::Tensor dense = make_dense(x, compute);
-  const QParams qparams =
-      prepare_qparams(dense, memory_order(dense), granularity, scale, zero_point, compute);
-  check_qparam_values(kOp, qparams, quant_min, quant_max);
-  return fake_quantize_dense(dense, qparams, quant_min, quant_max).to(x.scalar_type());
+  const at::Tensor dense = make_dense(x);
+  return fake_quantize_dense(
+      dense, prepare_qparams(kOp, dense, granularity, scale, zero_point, quant_min, quant_max));
 }
 
 at::Tensor fake_quantize_backward_cpu(const at::Tensor& grad, const at::Tensor& x,
@@ -94,29 +93,24 @@ at::Tensor fake_quantize_backward_cpu(const at::Tensor& grad, const at::Tensor& 
   const Granularity granularity =
       check_fake_quantize(kOp, x, scale, zero_point, quant_min, quant_max, axis, block_size);
   check_grad(kOp, grad, x);
-
-  const at::ScalarType compute = compute_type(x.scalar_type());
-  const at::Tensor dense = make_dense(x, compute);
-  at::Tensor dense_grad = grad.to(compute);
-  if (dense_grad.strides() != dense.strides()) {
-    dense_grad = at::empty_like(dense).copy_(dense_grad);
-  }
-  const QParams qparams =
-      prepare_qparams(dense, memory_order(dense), granularity, scale, zero_point, compute);
-  check_qparam_values(kOp, qparams, quant_min, quant_max);
-  at::Tensor grad_x = at::empty_like(dense);
-  with_compute_type(compute, [&](auto t) {
-    using T = decltype(t);
-    const T* from_grad = dense_grad.const_data_ptr<T>();
-    const T* from = dense.const_data_ptr<T>();
-    T* to = grad_x.mutable_data_ptr<T>();
-    parallel_runs(qparams.layout, [&](ParamLayout::Run run) {
-      fake_quantize_backward_run(
-          from_grad + run.offset, from + run.offset, to + run.offset, run.count,
-          run_params<T>(qparams, run.param, run.param_step, quant_min, quant_max));
+  const at::Tensor dense = make_dense(x);
+  const at::Tensor dense_grad = with_strides_of(dense, grad);
+  QParams qparams =
+      prepare_qparams(kOp, dense, granularity, scale, zero_point, quant_min, quant_max);
+  tile_short_runs(&qparams);
+  at::Tensor grad_x = empty_as(dense, x.scalar_type());
+  with_float_type(x.scalar_type(), [&](auto element) {
+    using X = decltype(element);
+    visit_params<X>(qparams, [&](const auto& params) {
+      parallel_runs(qparams.layout, params,
+                    [&](int64_t offset, const RunRange& runs, const auto& q) {
+                      fake_quantize_backward_runs(elements_of<X>(dense_grad) + offset,
+                                                  elements_of<X>(dense) + offset,
+                                                  mutable_elements_of<X>(grad_x) + offset, runs, q);
+                    });
     });
   });
-  return grad_x.to(x.scalar_type());
+  return grad_x;
 }
 
 TORCH_LIBRARY_IMPL(qcdq, CPU, m) {

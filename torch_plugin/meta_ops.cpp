@@ -60,8 +60,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> fake_quantize_learned_backward_me
   check_grad(kOp, grad, x);
   const at::ScalarType zero_point_type =
       zero_point.is_floating_point() ? zero_point.scalar_type() : scale.scalar_type();
-  return {at::empty_symint(x.sym_sizes(), x.options()),
-          at::empty_symint(scale.sym_sizes(), scale.options()),
+  return {at::empty_like(x), at::empty_symint(scale.sym_sizes(), scale.options()),
           at::empty_symint(zero_point.sym_sizes(), scale.options().dtype(zero_point_type))};
 }
 

@@ -188,32 +188,41 @@ TEST(ChooseOne, DegenerateIntervalsGiveScaleOne) {
 // --- the loops
 // ------------------------------------------------------------------------------------
 
+// (The SIMD kernels are in isa_test.cpp.)
+
+template <typename T>
+struct PlainCall {
+  PlainCall(int64_t n, T s, const Range& range)
+      : layout(ParamLayout::per_tensor(n)),
+        scale(s),
+        zero_point(static_cast<double>(range.zero_point)),
+        runs{layout, 0, layout.runs()},
+        params{&scale, &zero_point, range.quant_min, range.quant_max} {}
+  ParamLayout layout;
+  T scale;
+  double zero_point;
+  RunRange runs;
+  QuantParams<T, double> params;
+};
+
 template <typename T>
 class KernelTest : public testing::Test {};
 TYPED_TEST_SUITE(KernelTest, ComputeTypes);
 
-TYPED_TEST(KernelTest, FakeQuantizeRunEqualsTheFormulaForEveryLength) {
+TYPED_TEST(KernelTest, PlainFakeQuantizeEqualsTheFormula) {
   using T = TypeParam;
   for (const Range& range : kRanges) {
     for (const double s : kScales) {
       const T scale = static_cast<T>(s);
-      const double zero_point = static_cast<double>(range.zero_point);
       const std::vector<T> x = edge_values(scale, range);
-      const RunParams<T> params{&scale, &zero_point, 0, range.quant_min, range.quant_max};
-      std::vector<int64_t> lengths;
-      for (int64_t n = 0; n <= 40; ++n) lengths.push_back(n);
-      lengths.push_back(static_cast<int64_t>(x.size()));
-      for (const int64_t n : lengths) {
-        std::vector<T> y(x.size(), T(-77));
-        fake_quantize_run(x.data(), y.data(), n, params);
-        for (int64_t i = 0; i < n; ++i) {
-          ASSERT_TRUE(same_bits(y[i], fake_quantize_one(x[i], scale, range.zero_point,
-                                                        range.quant_min, range.quant_max)))
-              << x[i] << " " << y[i];
-        }
-        if (n < static_cast<int64_t>(x.size())) {
-          ASSERT_EQ(y[n], T(-77)) << "wrote past the run";
-        }
+      const int64_t n = static_cast<int64_t>(x.size());
+      std::vector<T> y(n);
+      const PlainCall<T> call(n, scale, range);
+      fake_quantize_runs(x.data(), y.data(), call.runs, call.params);
+      for (int64_t i = 0; i < n; ++i) {
+        ASSERT_TRUE(same_bits(y[i], fake_quantize_one(x[i], scale, range.zero_point,
+                                                      range.quant_min, range.quant_max)))
+            << x[i] << " " << y[i];
       }
     }
   }
@@ -223,14 +232,13 @@ template <typename T, typename Code>
 void check_codes(const Range& range) {
   for (const double s : kScales) {
     const T scale = static_cast<T>(s);
-    const double zero_point = static_cast<double>(range.zero_point);
     const std::vector<T> x = edge_values(scale, range);
     const int64_t n = static_cast<int64_t>(x.size());
-    const RunParams<T> params{&scale, &zero_point, 0, range.quant_min, range.quant_max};
+    const PlainCall<T> call(n, scale, range);
     std::vector<Code> codes(n);
     std::vector<T> values(n);
-    quantize_run(x.data(), codes.data(), n, params);
-    dequantize_run(codes.data(), values.data(), n, params);
+    quantize_runs(x.data(), codes.data(), call.runs, call.params);
+    dequantize_runs(codes.data(), values.data(), call.runs, call.params);
     for (int64_t i = 0; i < n; ++i) {
       ASSERT_EQ(static_cast<int64_t>(codes[i]),
                 quantize_one(x[i], scale, range.zero_point, range.quant_min, range.quant_max));
@@ -239,7 +247,7 @@ void check_codes(const Range& range) {
   }
 }
 
-TYPED_TEST(KernelTest, QuantizeAndDequantizeRunsEqualTheFormula) {
+TYPED_TEST(KernelTest, PlainCodesEqualTheFormula) {
   using T = TypeParam;
   for (const Range& range : kRanges) {
     const auto fits = [&](int64_t lowest, int64_t highest) {
@@ -253,20 +261,18 @@ TYPED_TEST(KernelTest, QuantizeAndDequantizeRunsEqualTheFormula) {
   }
 }
 
-TYPED_TEST(KernelTest, BackwardPassesTheGradientInsideTheRangeOnly) {
+TYPED_TEST(KernelTest, PlainBackwardPassesTheGradientInsideTheRangeOnly) {
   using T = TypeParam;
   for (const Range& range : kRanges) {
     const T scale = T(0.25);
-    const double zero_point = static_cast<double>(range.zero_point);
     const std::vector<T> x = edge_values(scale, range);
     const int64_t n = static_cast<int64_t>(x.size());
+    const PlainCall<T> call(n, scale, range);
     std::vector<T> grad(n), grad_x(n, T(-1));
     for (int64_t i = 0; i < n; ++i) grad[i] = T(i + 1);
-    fake_quantize_backward_run(
-        grad.data(), x.data(), grad_x.data(), n,
-        RunParams<T>{&scale, &zero_point, 0, range.quant_min, range.quant_max});
+    fake_quantize_backward_runs(grad.data(), x.data(), grad_x.data(), call.runs, call.params);
     for (int64_t i = 0; i < n; ++i) {
-      const double code = static_cast<double>(std::nearbyint(x[i] / scale)) + zero_point;
+      const double code = static_cast<double>(std::nearbyint(x[i] / scale)) + call.zero_point;
       const bool inside = code >= static_cast<double>(range.quant_min) &&
                           code <= static_cast<double>(range.quant_max);
       ASSERT_EQ(grad_x[i], inside ? grad[i] : T(0)) << x[i];
@@ -274,20 +280,7 @@ TYPED_TEST(KernelTest, BackwardPassesTheGradientInsideTheRangeOnly) {
   }
 }
 
-TEST(Kernel, RunsWithAParameterPerElement) {
-  const std::vector<float> scale = {0.1f, 0.2f, 0.3f};
-  const std::vector<double> zero_point = {0.0, 1.0, -2.0};
-  const std::vector<float> x = {0.26f, 0.5f, 100.0f};
-  std::vector<float> y(3);
-  fake_quantize_run(x.data(), y.data(), 3,
-                    RunParams<float>{scale.data(), zero_point.data(), 1, -8, 7});
-  for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(y[i], fake_quantize_one(x[i], scale[i], static_cast<int64_t>(zero_point[i]), -8, 7));
-  }
-}
-
-// Every element is in one run and in one parameter's elements, both with the parameter it should
-// have.
+// Every element is in one run, with the parameter it should have, wherever the walk starts.
 void check_layout(const ParamLayout& layout) {
   const auto expected_param = [&](int64_t element) {
     const int64_t i = element % layout.inner;
@@ -296,32 +289,25 @@ void check_layout(const ParamLayout& layout) {
     return o * layout.outer_step + (a / layout.block) * layout.axis_step + i * layout.inner_step;
   };
   std::vector<int> seen(layout.numel(), 0);
-  for (int64_t r = 0; r < layout.runs(); ++r) {
-    const ParamLayout::Run run = layout.run(r);
-    for (int64_t i = 0; i < run.count; ++i) {
-      ASSERT_EQ(run.param + i * run.param_step, expected_param(run.offset + i));
-      ++seen[run.offset + i];
-    }
-  }
-  ASSERT_EQ(seen, std::vector<int>(layout.numel(), 1));
-  for (int64_t p = 0; p < layout.params(); ++p) {
-    const ParamLayout::Elements elements = layout.elements(p);
-    int64_t last = -1;
-    for (int64_t o = 0; o < elements.outer_count; ++o) {
-      for (int64_t i = 0; i < elements.inner_count; ++i) {
-        const int64_t at = elements.offset + o * elements.outer_stride + i * elements.inner_stride;
-        ASSERT_EQ(expected_param(at), p);
-        ASSERT_GT(at, last) << "not in logical order";
-        last = at;
-        ++seen[at];
+  for (int64_t start = 0; start < std::min<int64_t>(layout.runs(), 3); ++start) {
+    RunCursor cursor(layout, start);
+    for (int64_t r = start; r < layout.runs(); ++r, cursor.next()) {
+      const ParamLayout::Run run = cursor.run();
+      ASSERT_EQ(run.offset, layout.run(r).offset);
+      ASSERT_EQ(run.param, layout.run(r).param);
+      for (int64_t i = 0; i < run.count; ++i) {
+        ASSERT_EQ(run.param + i * run.param_step, expected_param(run.offset + i));
+        ASSERT_LT(expected_param(run.offset + i), layout.params());
+        if (start == 0) ++seen[run.offset + i];
       }
     }
   }
-  ASSERT_EQ(seen, std::vector<int>(layout.numel(), 2));
+  ASSERT_EQ(seen, std::vector<int>(layout.numel(), 1));
 }
 
-TEST(ParamLayout, RunsAndElementsCoverTheArray) {
+TEST(ParamLayout, RunsCoverTheArray) {
   for (const int64_t n : {0, 1, 2, 7}) check_layout(ParamLayout::per_tensor(n));
+  for (const int64_t n : {1, 6, 7, 8}) check_layout(ParamLayout::cyclic(n, 3));
   for (const int64_t outer : {1, 2, 3}) {
     for (const int64_t axis : {0, 1, 2, 5, 8}) {
       for (const int64_t inner : {1, 2, 4}) {
@@ -339,62 +325,49 @@ TEST(Learned, SumsFollowTheFormula) {
   const double zero_point = 1.0;
   const std::vector<float> x = {0.26f, 10.0f, -10.0f, std::nanf("")};
   const std::vector<float> grad = {2.0f, 3.0f, 5.0f, 7.0f};
-  const LearnedSums sums = learned_sums(grad.data(), x.data(), {0, 1, 0, 4, 1},
-                                        RunParams<float>{&scale, &zero_point, 0, -8, 7});
+  std::vector<float> grad_x(4);
+  LearnedSums sums;
+  learned_backward_span(grad.data(), x.data(), grad_x.data(), 4,
+                        QuantParams<float, double>{&scale, &zero_point, -8, 7}, &sums);
   // inside: 1 - 0.52; above: 7 - 1; below and NaN: -8 - 1.
   const double inside = 1.0 - static_cast<double>(0.26f / 0.5f);
-  EXPECT_EQ(sums.scale, 2.0 * inside + 3.0 * 6.0 + 5.0 * -9.0 + 7.0 * -9.0);
-  EXPECT_EQ(sums.zero_point, -(3.0 + 5.0 + 7.0) * 0.5);
+  EXPECT_EQ(sums.scale, (2.0 * inside + 5.0 * -9.0) + (3.0 * 6.0 + 7.0 * -9.0));
+  EXPECT_EQ(sums.outside, 3.0 + 5.0 + 7.0);
+  EXPECT_EQ(grad_x, (std::vector<float>{2.0f, 0.0f, 0.0f, 0.0f}));
 }
 
-TEST(Learned, SumsAreTheOrderedSumsOfBlocks) {
-  const int64_t n = 3 * kSumBlock + 17;
+TEST(Learned, ABlockIsEightInterleavedSums) {
+  const int64_t n = kSumBlock + 21;
   const float scale = 0.01f;
   const double zero_point = 0.0;
-  const RunParams<float> params{&scale, &zero_point, 0, -8, 7};
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
-  std::vector<float> x(n), grad(n);
+  std::vector<float> x(n), grad(n), grad_x(n);
   for (float& v : x) v = 0.05f * normal(random);
   for (float& v : grad) v = std::exp(10.0f * normal(random));  // rounding shows the order
-  LearnedSums expected;
-  for (int64_t begin = 0; begin < n; begin += 4096) {
-    LearnedSums block;
+  LearnedSums sums[2];
+  learned_backward_span(grad.data(), x.data(), grad_x.data(), n,
+                        QuantParams<float, double>{&scale, &zero_point, -8, 7}, sums);
+  for (int64_t block = 0; block < 2; ++block) {
+    double lanes[8] = {};
+    const int64_t begin = block * 4096;
     for (int64_t i = begin; i < std::min<int64_t>(begin + 4096, n); ++i) {
       const float ratio = x[i] / scale;
       const double code = std::nearbyint(ratio);
-      if (code >= -8 && code <= 7) {
-        block.scale += static_cast<double>(grad[i]) * (code - static_cast<double>(ratio));
-      } else {
-        block.scale += static_cast<double>(grad[i]) * (code < -8 ? -8.0 : 7.0);
-        block.zero_point += static_cast<double>(grad[i]) * -static_cast<double>(scale);
-      }
+      const double factor = code < -8 ? -8.0 : code > 7 ? 7.0 : code - static_cast<double>(ratio);
+      lanes[i % 8] += static_cast<double>(grad[i]) * factor;
     }
-    expected.scale += block.scale;
-    expected.zero_point += block.zero_point;
+    EXPECT_EQ(sums[block].scale, ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
+                                     ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7])));
   }
-  // The same elements as one row, and as rows with gaps whose length does not divide a block.
-  const LearnedSums whole = learned_sums(grad.data(), x.data(), {0, 1, 0, n, 1}, params);
-  EXPECT_TRUE(same_bits(whole.scale, expected.scale));
-  EXPECT_TRUE(same_bits(whole.zero_point, expected.zero_point));
-  const int64_t row = 5;
-  ASSERT_EQ(n % row, 0);
-  std::vector<float> spaced_x(2 * n), spaced_grad(2 * n);
-  for (int64_t i = 0; i < n; ++i) {
-    spaced_x[i / row * 2 * row + i % row] = x[i];
-    spaced_grad[i / row * 2 * row + i % row] = grad[i];
-  }
-  const LearnedSums rows =
-      learned_sums(spaced_grad.data(), spaced_x.data(), {0, n / row, 2 * row, row, 1}, params);
-  EXPECT_TRUE(same_bits(rows.scale, expected.scale));
-  EXPECT_TRUE(same_bits(rows.zero_point, expected.zero_point));
 }
 
 TEST(Extremes, CountZeroAndIgnoreNaN) {
-  const std::vector<float> x = {std::nanf(""), 2.0f, 1.0f, std::nanf("")};
-  const Extremes<float> found = find_extremes(x.data(), {0, 1, 0, 4, 1});
-  EXPECT_EQ(found.lowest, 0.0f);
-  EXPECT_EQ(found.highest, 2.0f);
+  const std::vector<double> x = {std::nan(""), 2.0, 1.0, std::nan("")};
+  Extremes<double> found;
+  find_extremes(x.data(), 4, &found);
+  EXPECT_EQ(found.lowest, 0.0);
+  EXPECT_EQ(found.highest, 2.0);
 }
 
 }  // namespace

@@ -1,106 +1,160 @@
-// Torch-free CPU loops over raw pointers: every op of one run of elements, by
-// include/qcdq/affine.h. Called by torch_plugin/cpu_ops.cpp, which checks arguments, finds the runs
-// and spreads them over threads. f16 and bf16 arrive here as f32.
+// Torch-free CPU kernels over raw pointers: every op on the runs of a ParamLayout, exactly equal to
+// include/qcdq/affine.h. Called by torch_plugin/cpu_ops.cpp and cpu_reduce_ops.cpp, which check
+// arguments and spread runs over threads. f32, f16 and bf16 data with a range that f32 holds goes
+// to the SIMD kernels (kernel_table.h); f64 data and wider ranges to plain_kernels.cpp.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+
+#include "torch_plugin/kernels/float_types.h"
+#include "torch_plugin/kernels/kernel_table.h"
+#include "torch_plugin/kernels/param_layout.h"
 
 namespace qcdq {
 
-/// How the elements of a contiguous [outer, axis, inner] array share parameters: element (o, a, i)
-/// takes parameter o * outer_step + (a / block) * axis_step + i * inner_step.
-struct ParamLayout {
-  int64_t outer = 1;
-  int64_t axis = 1;
-  int64_t inner = 1;
-  int64_t block = 1;
-  int64_t outer_step = 0;
-  int64_t axis_step = 0;
-  int64_t inner_step = 0;
-
-  static ParamLayout per_tensor(int64_t numel);
-  static ParamLayout per_channel(int64_t outer, int64_t axis, int64_t inner);
-  static ParamLayout blocked(int64_t outer, int64_t axis, int64_t inner, int64_t block);
-
-  int64_t blocks() const { return (axis + block - 1) / block; }  // along the axis
-  int64_t numel() const { return outer * axis * inner; }
-  int64_t params() const;
-  bool one_param() const { return axis_step == 0 && outer_step == 0 && inner_step == 0; }
-
-  /// Consecutive elements whose parameters are all the same (step 0) or consecutive (step 1).
-  struct Run {
-    int64_t offset;
-    int64_t count;
-    int64_t param;
-    int64_t param_step;
-  };
-  int64_t runs() const;
-  Run run(int64_t index) const;
-
-  /// The elements of one parameter: outer_count rows, outer_stride apart, of inner_count elements,
-  /// inner_stride apart. In this order they are the parameter's elements in logical order.
-  struct Elements {
-    int64_t offset;
-    int64_t outer_count;
-    int64_t outer_stride;
-    int64_t inner_count;
-    int64_t inner_stride;
-  };
-  Elements elements(int64_t param) const;
-
- private:
-  bool runs_cover_blocks() const;
-};
-
-/// Parameters of one run. zero_point is f64 so that it holds every int32; step 0 or 1.
-template <typename T>
-struct RunParams {
+/// The parameters of a call; run() of the layout indexes both arrays. T is the computing type. Acc
+/// is float for f32 computing where needs_wide_accumulator(quant_min, quant_max) is false, else
+/// double.
+template <typename T, typename Acc>
+struct QuantParams {
   const T* scale;
-  const double* zero_point;
-  int64_t step;
+  const Acc* zero_point;
   int64_t quant_min;
   int64_t quant_max;
 };
 
-template <typename T, typename Code>
-void quantize_run(const T* x, Code* codes, int64_t count, const RunParams<T>& params);
-
-/// params.quant_min and quant_max are not read.
-template <typename T, typename Code>
-void dequantize_run(const Code* codes, T* y, int64_t count, const RunParams<T>& params);
-
-template <typename T>
-void fake_quantize_run(const T* x, T* y, int64_t count, const RunParams<T>& params);
-
-/// grad_x = grad where the unclamped code lies in the range, else 0 (straight-through estimator).
-template <typename T>
-void fake_quantize_backward_run(const T* grad, const T* x, T* grad_x, int64_t count,
-                                const RunParams<T>& params);
-
-/// Sums of LSQ for one parameter, not multiplied by grad_factor.
-struct LearnedSums {
-  double scale = 0.0;
-  double zero_point = 0.0;
+/// Runs [begin, end) of a layout.
+struct RunRange {
+  const ParamLayout& layout;
+  int64_t begin;
+  int64_t end;
 };
 
-/// Elements are added in blocks of this many, each in order in f64, then the block sums in order:
-/// any division of work that respects the blocks gives the same bits.
+/// Elements of one parameter are summed in blocks of this many (the last may be shorter), from the
+/// start of each contiguous run of it; block sums are added in order in f64. A block within a run
+/// is summed as eight interleaved sums (element i goes to sum i % 8), which are then added as
+/// ((0+4)+(2+6))+((1+5)+(3+7)); a block down a column is summed in order. Nothing depends on the
+/// number of threads or the instruction set, so neither do the bits of the result.
 inline constexpr int64_t kSumBlock = 4096;
 
-/// The sums over the elements of one parameter (params.step is not read).
-template <typename T>
-LearnedSums learned_sums(const T* grad, const T* x, const ParamLayout::Elements& elements,
-                         const RunParams<T>& params);
-
-template <typename T>
-struct Extremes {
-  T lowest;
-  T highest;
+/// Sums of LSQ over a block, not multiplied by grad_factor: of g * (inside ? code - zp - x/scale :
+/// code - zp), and of g over the elements outside (the zero point's gradient is -scale times it).
+struct LearnedSums {
+  double scale = 0.0;
+  double outside = 0.0;
 };
 
-/// The smallest and largest element, NaN ignored; {0, 0} where nothing is left. 0 is always
-/// counted.
+/// The smallest and largest element, NaN ignored; 0 is always counted.
 template <typename T>
-Extremes<T> find_extremes(const T* x, const ParamLayout::Elements& elements);
+struct Extremes {
+  T lowest = 0;
+  T highest = 0;
+};
+
+// --- plain loops: f64, and ranges beyond 2^24
+// -----------------------------------------------------
+
+template <typename X, typename T>
+void fake_quantize_runs(const X* x, X* y, const RunRange& runs, const QuantParams<T, double>& q);
+template <typename X, typename T>
+void fake_quantize_backward_runs(const X* grad, const X* x, X* grad_x, const RunRange& runs,
+                                 const QuantParams<T, double>& q);
+template <typename X, typename Code, typename T>
+void quantize_runs(const X* x, Code* codes, const RunRange& runs, const QuantParams<T, double>& q);
+/// quant_min and quant_max are not read. int32 codes always come here: their distances to a zero
+/// point need f64.
+template <typename X, typename Code, typename T>
+void dequantize_runs(const Code* codes, X* y, const RunRange& runs,
+                     const QuantParams<T, double>& q);
+
+/// grad_x and the sums of `count` contiguous elements of one parameter (q.scale[0] and
+/// q.zero_point[0]); sums has a place for each block of kSumBlock.
+template <typename X, typename T>
+void learned_backward_span(const X* grad, const X* x, X* grad_x, int64_t count,
+                           const QuantParams<T, double>& q, LearnedSums* sums);
+/// grad_x and the sums of `rows` <= kSumBlock rows, `stride` elements apart, of `columns` elements,
+/// each column with a parameter of its own.
+template <typename X, typename T>
+void learned_backward_columns(const X* grad, const X* x, X* grad_x, int64_t rows, int64_t stride,
+                              int64_t columns, const QuantParams<T, double>& q, LearnedSums* sums);
+
+// --- SIMD: f32 computing and accumulating
+// ---------------------------------------------------------
+
+template <typename X>
+inline constexpr int kFloatIndex = std::is_same_v<X, float> ? 0
+                                   : std::is_same_v<X, F16> ? 1
+                                                            : 2;
+template <typename Code>
+inline constexpr int kCodeIndex = std::is_same_v<Code, int8_t>     ? 0
+                                  : std::is_same_v<Code, uint8_t>  ? 1
+                                  : std::is_same_v<Code, int16_t>  ? 2
+                                  : std::is_same_v<Code, uint16_t> ? 3
+                                                                   : 4;
+
+inline SimdRuns simd_runs(const RunRange& runs, const QuantParams<float, float>& q) {
+  return {&runs.layout,
+          runs.begin,
+          runs.end,
+          q.scale,
+          q.zero_point,
+          static_cast<float>(q.quant_min),
+          static_cast<float>(q.quant_max)};
+}
+
+template <typename X>
+void fake_quantize_runs(const X* x, X* y, const RunRange& runs,
+                        const QuantParams<float, float>& q) {
+  kernel_table().fake_quantize[kFloatIndex<X>](x, y, simd_runs(runs, q));
+}
+template <typename X>
+void fake_quantize_backward_runs(const X* grad, const X* x, X* grad_x, const RunRange& runs,
+                                 const QuantParams<float, float>& q) {
+  kernel_table().fake_quantize_backward[kFloatIndex<X>](grad, x, grad_x, simd_runs(runs, q));
+}
+template <typename X, typename Code>
+void quantize_runs(const X* x, Code* codes, const RunRange& runs,
+                   const QuantParams<float, float>& q) {
+  kernel_table().quantize[kFloatIndex<X>][kCodeIndex<Code>](x, codes, simd_runs(runs, q));
+}
+/// Code is not int32_t.
+template <typename X, typename Code>
+void dequantize_runs(const Code* codes, X* y, const RunRange& runs,
+                     const QuantParams<float, float>& q) {
+  static_assert(sizeof(Code) < 4);
+  kernel_table().dequantize[kFloatIndex<X>][kCodeIndex<Code>](codes, y, simd_runs(runs, q));
+}
+template <typename X>
+void learned_backward_span(const X* grad, const X* x, X* grad_x, int64_t count,
+                           const QuantParams<float, float>& q, LearnedSums* sums) {
+  kernel_table().learned_span[kFloatIndex<X>](
+      grad, x, grad_x, count,
+      {q.scale, q.zero_point, static_cast<float>(q.quant_min), static_cast<float>(q.quant_max)},
+      sums);
+}
+template <typename X>
+void learned_backward_columns(const X* grad, const X* x, X* grad_x, int64_t rows, int64_t stride,
+                              int64_t columns, const QuantParams<float, float>& q,
+                              LearnedSums* sums) {
+  kernel_table().learned_columns[kFloatIndex<X>](
+      grad, x, grad_x, rows, stride, columns,
+      {q.scale, q.zero_point, static_cast<float>(q.quant_min), static_cast<float>(q.quant_max)},
+      sums);
+}
+
+/// Widens `found` by `count` contiguous elements.
+template <typename X>
+void find_extremes(const X* x, int64_t count, Extremes<ComputeType<X>>* found);
+/// Widens found[c] by column c of `rows` rows, `stride` elements apart.
+template <typename X>
+void find_extremes_columns(const X* x, int64_t rows, int64_t stride, int64_t columns,
+                           Extremes<ComputeType<X>>* found);
+
+template <>
+void find_extremes(const double* x, int64_t count, Extremes<double>* found);
+template <>
+void find_extremes_columns(const double* x, int64_t rows, int64_t stride, int64_t columns,
+                           Extremes<double>* found);
 
 }  // namespace qcdq

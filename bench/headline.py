@@ -1,0 +1,161 @@
+"""The headline table: each promise of the project beside what this run measured.
+
+A promise is a median, on one thread unless it says otherwise, and where several sizes were measured
+the worst of them. All ratios come from rows that were measured in turn with each other.
+"""
+import rows as r
+
+AT_LEAST_4_MIB = 4 * r.MIB
+
+
+def large(rows, **wanted):
+    """The selected rows of at least 4 MiB, on one thread unless said otherwise."""
+    wanted.setdefault("threads", 1)
+    return [x for x in r.select(rows, suite="ops", **wanted)
+            if (r.size_bytes(x["size"]) or 0) >= AT_LEAST_4_MIB]  # fmt: skip
+
+
+def sizes_of(found):
+    return ", ".join(dict.fromkeys(x["size"] for x in found))
+
+
+def line(what, target, value, ok, where):
+    """value None: not measured in this run."""
+    return {"what": what, "target": target, "value": value, "ok": ok, "where": where}
+
+
+def to_copy(rows, what, limit, **wanted):
+    found = large(rows, impl="ours", **wanted)
+    if not found:
+        return line(what, f"<= {limit:g}x of a copy", None, None, "")
+    worst = max(found, key=lambda x: x["ratio"])
+    return line(what, f"<= {limit:g}x of a copy", f"{worst['ratio']:.2f}x", worst["ratio"] <= limit,
+                sizes_of(found))  # fmt: skip
+
+
+def speedup(rows, what, least, other, **wanted):
+    """How many times faster ours is than `other`; the smallest over the sizes."""
+    pairs = []
+    for row in large(rows, impl="ours", **wanted):
+        reference = r.same_group(rows, row, other)
+        if reference:
+            pairs.append((reference["ratio"] / row["ratio"], row))
+    if not pairs:
+        return line(what, f">= {least:g}x", None, None, "")
+    value = min(p[0] for p in pairs)
+    return line(what, f">= {least:g}x", f"{value:.1f}x", value >= least,
+                sizes_of([p[1] for p in pairs]))  # fmt: skip
+
+
+def small_call(rows, what, pass_):
+    ours = r.select(rows, suite="ops", op="fake_quantize", pass_=pass_, size="64", impl="ours",
+                    granularity="per_tensor", type="f32", threads=1)  # fmt: skip
+    other = r.same_group(rows, ours[0], "aten_tensor_qparams") if ours else None
+    if not other:
+        return line(what, "<= aten's tensor_qparams", None, None, "")
+    value = f"{r.show_time(ours[0]['median_ns'])} against {r.show_time(other['median_ns'])}"
+    return line(what, "<= aten's tensor_qparams", value, ours[0]["ratio"] <= other["ratio"], "64")
+
+
+def two_threads(rows):
+    what, target = "2 threads, fake_quantize f32", ">= 1.6x one thread, or the copy's own scaling"
+    fields = dict(suite="ops", op="fake_quantize", pass_="fwd", granularity="per_tensor",
+                  type="f32", size="64MiB")  # fmt: skip
+
+    def scaling(impl):
+        one = r.select(rows, threads=1, impl=impl, **fields)
+        two = r.select(rows, threads=2, impl=impl, **fields)
+        return one[0]["median_ns"] / two[0]["median_ns"] if one and two else None
+
+    ours, copy = scaling("ours"), scaling("copy")
+    if ours is None or copy is None:
+        return line(what, target, None, None, "")
+    # 3 % is what the two scalings differ by from run to run.
+    return line(what, target, f"{ours:.2f}x (copy {copy:.2f}x)",
+                ours >= 1.6 or ours >= 0.97 * copy, "64MiB")  # fmt: skip
+
+
+def qat(rows):
+    """The training step, of fixed and of learned scales, and its memory."""
+    lines = []
+    for impl, name, limit in (("ours", "ResNet-18 QAT step", 1.2),
+                              ("ours_learned", "the same, learned scales", None)):  # fmt: skip
+        found = r.select(rows, suite="qat_step", impl=impl, threads=1)
+        target = f"<= {limit}x the fp32 step" if limit else "(no promise)"
+        if not found:
+            lines.append(line(name, target, None, None, ""))
+            continue
+        row = found[0]
+        others = []
+        for other, label in (("aten", "aten"), ("torch_ao", "torch.ao"),
+                             ("aten_learnable", "aten learned")):  # fmt: skip
+            reference = r.same_group(rows, row, other)
+            if reference:
+                others.append(f"{label} {reference['ratio']:.2f}x")
+        value = f"{row['ratio']:.2f}x"
+        lines.append(line(name, target, value, row["ratio"] <= limit if limit else None,
+                          row["size"] + (f"; {', '.join(others)}" if others else "")))  # fmt: skip
+    found = r.select(rows, suite="qat_step", impl="ours", threads=1)
+    base = r.same_group(rows, found[0], "fp32") if found else None
+    if base and "peak_bytes" in base:
+        ratio = found[0]["peak_bytes"] / base["peak_bytes"]
+        lines.append(line("ResNet-18 QAT step, memory", "<= 1.15x the fp32 step's", f"{ratio:.2f}x",
+                          ratio <= 1.15, "peak of tensors"))  # fmt: skip
+    else:
+        lines.append(line("ResNet-18 QAT step, memory", "<= 1.15x the fp32 step's", None, None, ""))
+    return lines
+
+
+def table(rows, has_avx512):
+    """The lines of the headline table, in the order of the promises."""
+    fwd = dict(op="fake_quantize", pass_="fwd")
+    times = 8 if has_avx512 else 15
+    lines = [to_copy(rows, "fake_quantize f32 per tensor", 1.15, granularity="per_tensor",
+                     type="f32", **fwd)]  # fmt: skip
+    for granularity, name in (("channel_0", "per channel, axis 0"),
+                              ("channel_1", "per channel, axis 1"),
+                              ("channel_last", "per channel, last axis"),
+                              ("blocked", "blocked by 32")):  # fmt: skip
+        lines.append(to_copy(rows, f"fake_quantize f32 {name}", 1.25, granularity=granularity,
+                             type="f32", **fwd))  # fmt: skip
+    for type_ in ("f16", "bf16"):
+        lines.append(to_copy(rows, f"fake_quantize {type_} per tensor", 1.3,
+                             granularity="per_tensor", type=type_, **fwd))  # fmt: skip
+    lines.append(speedup(rows, "fake_quantize f32 against aten", times, "aten",
+                         granularity="per_tensor", type="f32", **fwd))  # fmt: skip
+    lines.append(small_call(rows, "a call on 64 elements", "fwd"))
+    lines.append(small_call(rows, "the same, x requires grad", "fwd_grad"))
+    both = dict(pass_="fwd_bwd", granularity="per_tensor", type="f32")
+    lines.append(to_copy(rows, "fake_quantize fwd+bwd (STE)", 2.5, op="fake_quantize", **both))
+    lines.append(to_copy(rows, "fake_quantize_learned fwd+bwd", 3.5, op="fake_quantize_learned",
+                         **both))  # fmt: skip
+    lines.append(speedup(rows, "fake_quantize_learned against aten", 15, "aten_learnable",
+                         op="fake_quantize_learned", **both))  # fmt: skip
+    lines.append(to_copy(rows, "choose_qparams", 0.7, op="choose_qparams", pass_="fwd",
+                         granularity="per_tensor", type="f32"))  # fmt: skip
+    lines.append(two_threads(rows))
+    lines += qat(rows)
+    lines.append(line("GPU", ">= 85 % of the copy's bandwidth", None, None, ""))
+    return lines
+
+
+def verdict(entry):
+    if entry["value"] is None:
+        return "not measured"
+    return {True: "reached", False: "MISSED", None: ""}[entry["ok"]]
+
+
+def as_text(lines):
+    """The table for a terminal."""
+    cells = [("row", "promise", "measured", "", "at")]
+    cells += [(x["what"], x["target"], x["value"] or "-", verdict(x), x["where"]) for x in lines]
+    widths = [max(len(row[i]) for row in cells) for i in range(4)]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)) + "  " + row[4]
+                     for row in cells)  # fmt: skip
+
+
+def as_markdown(lines):
+    out = ["| row | promise | measured | | at |", "|---|---|---|---|---|"]
+    out += [f"| {x['what']} | {x['target']} | {x['value'] or '-'} | {verdict(x)} | {x['where']} |"
+            for x in lines]  # fmt: skip
+    return "\n".join(out)

@@ -1,0 +1,270 @@
+// Every elementwise SIMD kernel of every instruction set that this CPU runs, exactly against
+// affine.h: ties and specials, every size around the vector width in buffers that end at a guard
+// page, every layout, and random floats; all 2^32 of them in the test named Slow, which
+// `./dev test --all` runs. The kernels that reduce are in isa_reduce_test.cpp.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "tests/torch_plugin/isa_fixture.h"
+
+namespace qcdq {
+namespace {
+
+template <typename X>
+class IsaTest : public testing::Test {};
+using StorageTypes = testing::Types<float, F16, BF16>;
+TYPED_TEST_SUITE(IsaTest, StorageTypes);
+
+std::vector<int64_t> sizes_around_vectors(int64_t all) {
+  std::vector<int64_t> sizes;
+  for (int64_t n = 0; n <= 70; ++n) sizes.push_back(n);
+  sizes.push_back(all);
+  return sizes;
+}
+
+TYPED_TEST(IsaTest, FakeQuantizeEqualsTheFormula) {
+  using X = TypeParam;
+  for (const KernelTable* table : supported_kernel_tables()) {
+    for (const Setting& s : kSettings) {
+      const std::vector<X> values = stored<X>(interesting_values(s));
+      for (const int64_t n : sizes_around_vectors(values.size())) {
+        // From the end, so that all values come by.
+        const int64_t first = static_cast<int64_t>(values.size()) - n;
+        GuardedArray<X> x(
+            std::vector<X>(values.begin() + first / 2, values.begin() + first / 2 + n));
+        GuardedArray<X> y(n);
+        const Call call(ParamLayout::per_tensor(n), s);
+        table->fake_quantize[kFloatIndex<X>](x.data(), y.data(), call.runs());
+        for (int64_t i = 0; i < n; ++i) {
+          ASSERT_TRUE(same_bits(y[i], expected_fake_quantize(x[i], s)))
+              << table->isa << " x=" << to_compute(x[i]) << " scale=" << s.scale << " n=" << n;
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(IsaTest, BackwardKeepsTheGradientsBitsInsideTheRange) {
+  using X = TypeParam;
+  for (const KernelTable* table : supported_kernel_tables()) {
+    for (const Setting& s : kSettings) {
+      const std::vector<X> values = stored<X>(interesting_values(s));
+      for (const int64_t n : sizes_around_vectors(values.size())) {
+        GuardedArray<X> x(std::vector<X>(values.end() - n, values.end()));
+        GuardedArray<X> grad(n);
+        GuardedArray<X> grad_x(n);
+        for (int64_t i = 0; i < n; ++i) grad[i] = values[(7 * i) % values.size()];  // NaN included
+        const Call call(ParamLayout::per_tensor(n), s);
+        table->fake_quantize_backward[kFloatIndex<X>](grad.data(), x.data(), grad_x.data(),
+                                                      call.runs());
+        for (int64_t i = 0; i < n; ++i) {
+          ASSERT_TRUE(same_bits(grad_x[i], expected_inside(x[i], s) ? grad[i] : X{}))
+              << table->isa << " x=" << to_compute(x[i]);
+        }
+      }
+    }
+  }
+}
+
+template <typename X, typename Code>
+void check_codes(const KernelTable& table, const Setting& s) {
+  if (s.quant_min < static_cast<int64_t>(std::numeric_limits<Code>::min()) ||
+      s.quant_max > static_cast<int64_t>(std::numeric_limits<Code>::max())) {
+    return;
+  }
+  const std::vector<X> values = stored<X>(interesting_values(s));
+  for (const int64_t n : sizes_around_vectors(values.size())) {
+    GuardedArray<X> x(std::vector<X>(values.end() - n, values.end()));
+    GuardedArray<Code> codes(n);
+    const Call call(ParamLayout::per_tensor(n), s);
+    table.quantize[kFloatIndex<X>][kCodeIndex<Code>](x.data(), codes.data(), call.runs());
+    for (int64_t i = 0; i < n; ++i) {
+      ASSERT_EQ(static_cast<int64_t>(codes[i]),
+                quantize_one(to_compute(x[i]), s.scale, s.zero_point, s.quant_min, s.quant_max))
+          << table.isa << " x=" << to_compute(x[i]);
+    }
+    if constexpr (sizeof(Code) < 4) {
+      GuardedArray<X> y(n);
+      table.dequantize[kFloatIndex<X>][kCodeIndex<Code>](codes.data(), y.data(), call.runs());
+      for (int64_t i = 0; i < n; ++i) {
+        const X expected = from_compute<X>(dequantize_one<float>(codes[i], s.scale, s.zero_point));
+        ASSERT_TRUE(same_bits(y[i], expected)) << table.isa << " code=" << int64_t{codes[i]};
+      }
+    }
+  }
+}
+
+TYPED_TEST(IsaTest, CodesEqualTheFormula) {
+  using X = TypeParam;
+  for (const KernelTable* table : supported_kernel_tables()) {
+    for (const Setting& s : kSettings) {
+      check_codes<X, int8_t>(*table, s);
+      check_codes<X, uint8_t>(*table, s);
+      check_codes<X, int16_t>(*table, s);
+      check_codes<X, uint16_t>(*table, s);
+      check_codes<X, int32_t>(*table, s);
+    }
+  }
+}
+
+std::vector<ParamLayout> layouts() {
+  std::vector<ParamLayout> all = {ParamLayout::cyclic(50, 3), ParamLayout::cyclic(64, 64),
+                                  ParamLayout::cyclic(100, 17)};
+  for (const int64_t outer : {1, 3}) {
+    for (const int64_t axis : {1, 2, 5, 33}) {
+      for (const int64_t inner : {1, 2, 7, 19}) {
+        all.push_back(ParamLayout::per_channel(outer, axis, inner));
+        for (const int64_t block : {1, 2, 4, 32}) {
+          all.push_back(ParamLayout::blocked(outer, axis, inner, block));
+        }
+      }
+    }
+  }
+  return all;
+}
+
+TYPED_TEST(IsaTest, EveryLayoutTakesItsParameters) {
+  using X = TypeParam;
+  for (const KernelTable* table : supported_kernel_tables()) {
+    for (const ParamLayout& layout : layouts()) {
+      Call call(layout, {0.1f, 0, -8, 7});
+      for (int64_t p = 0; p < layout.params(); ++p) {
+        call.scale[p] = 0.05f + 0.01f * static_cast<float>(p);
+        call.zero_point[p] = static_cast<float>(p % 5 - 2);
+      }
+      const int64_t n = layout.numel();
+      std::mt19937 random(5);
+      std::normal_distribution<float> normal;
+      GuardedArray<X> x(n);
+      for (int64_t i = 0; i < n; ++i) x[i] = from_compute<X>(normal(random));
+      GuardedArray<X> y(n);
+      std::memset(static_cast<void*>(y.data()), 0xEE, n * sizeof(X));
+      // In two calls, split where a thread could be.
+      const int64_t middle = layout.runs() / 2;
+      table->fake_quantize[kFloatIndex<X>](x.data(), y.data(), call.runs(0, middle));
+      table->fake_quantize[kFloatIndex<X>](x.data(), y.data(), call.runs(middle, layout.runs()));
+      for (int64_t r = 0; r < layout.runs(); ++r) {
+        const ParamLayout::Run run = layout.run(r);
+        for (int64_t i = 0; i < run.count; ++i) {
+          const int64_t p = run.param + i * run.param_step;
+          const Setting s{call.scale[p], static_cast<int64_t>(call.zero_point[p]), -8, 7};
+          const int64_t at = run.offset + i;
+          ASSERT_TRUE(same_bits(y[at], expected_fake_quantize(x[at], s))) << table->isa;
+        }
+      }
+    }
+  }
+}
+
+// Random and exhaustive floats.
+const std::vector<Setting> kSweeps = {
+    {0.0123f, 0, -128, 127}, {0.0021485f, 131, 0, 255}, {0.7f, -3, -8, 7}};
+
+void check_float_bits(const std::vector<uint32_t>& bits, const Setting& s) {
+  const int64_t n = static_cast<int64_t>(bits.size());
+  const Call call(ParamLayout::per_tensor(n), s);
+  std::vector<float> expected(n);
+  std::vector<float> y(n);
+  const float* x = reinterpret_cast<const float*>(bits.data());
+  for (int64_t i = 0; i < n; ++i) expected[i] = expected_fake_quantize(x[i], s);
+  for (const KernelTable* table : supported_kernel_tables()) {
+    table->fake_quantize[0](x, y.data(), call.runs());
+    if (std::memcmp(y.data(), expected.data(), n * sizeof(float)) == 0) continue;
+    for (int64_t i = 0; i < n; ++i) {
+      ASSERT_TRUE(same_bits(y[i], expected[i])) << table->isa << " x=" << x[i];
+    }
+  }
+}
+
+TEST(IsaSweep, RandomFloats) {
+  std::mt19937 random(19);
+  std::vector<uint32_t> bits(1 << 20);
+  for (int part = 0; part < 16; ++part) {
+    for (uint32_t& b : bits) b = random();
+    for (const Setting& s : kSweeps) check_float_bits(bits, s);
+  }
+}
+
+TEST(IsaSweep, SlowAllFloats) {
+  std::vector<uint32_t> bits(1 << 20);
+  for (uint64_t first = 0; first < (uint64_t{1} << 32); first += bits.size()) {
+    for (size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<uint32_t>(first + i);
+    for (const Setting& s : kSweeps) check_float_bits(bits, s);
+    if (testing::Test::HasFatalFailure()) return;
+  }
+}
+
+TEST(Isa, AnUnknownNameIsAnErrorThatListsTheNames) {
+  EXPECT_EQ(&kernel_table_named(supported_kernel_tables().front()->isa),
+            supported_kernel_tables().front());
+  try {
+    kernel_table_named("avx9");
+    FAIL() << "not refused";
+  } catch (const std::invalid_argument& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("QCDQ_FORCE_ISA is 'avx9', expected one of "), std::string::npos);
+    for (const KernelTable* table : supported_kernel_tables()) {
+      EXPECT_NE(message.find(table->isa), std::string::npos) << message;
+    }
+  }
+}
+
+// In fresh processes, since the choice is made once.
+TEST(IsaDeathTest, TheEnvironmentForcesATable) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  const auto choose = [](const char* isa) {
+    setenv("QCDQ_FORCE_ISA", isa, 1);
+    try {
+      std::fprintf(stderr, "chosen: %s", kernel_table().isa);
+    } catch (const std::invalid_argument& error) {
+      std::fprintf(stderr, "%s", error.what());
+    }
+    std::exit(0);
+  };
+  const KernelTable* last = supported_kernel_tables().back();
+  EXPECT_EXIT(choose(last->isa), testing::ExitedWithCode(0), std::string("chosen: ") + last->isa);
+  EXPECT_EXIT(choose("AVX"), testing::ExitedWithCode(0),
+              "QCDQ_FORCE_ISA is 'AVX', expected one of");
+}
+
+TEST(FloatTypes, ConversionsAreNearestEven) {
+  // A value half way between two neighbours goes to the even one, others to the nearer one.
+  for (uint32_t bits = 0; bits < 0x7C00u; ++bits) {
+    const F16 below{static_cast<uint16_t>(bits)};
+    const float low = to_compute(below);
+    const double magnitude =
+        bits < 1024 ? std::ldexp(bits, -24) : std::ldexp(1024.0 + (bits & 1023), (bits >> 10) - 25);
+    ASSERT_EQ(static_cast<double>(low), magnitude);
+    ASSERT_EQ(from_compute<F16>(low).bits, bits);
+    ASSERT_EQ(from_compute<F16>(-low).bits, bits | 0x8000u);
+    const float high =
+        bits == 0x7BFFu ? 65536.0f : to_compute(F16{static_cast<uint16_t>(bits + 1)});
+    const float middle = static_cast<float>((static_cast<double>(low) + high) / 2);
+    ASSERT_EQ(from_compute<F16>(middle).bits, bits + (bits & 1)) << low;
+    ASSERT_EQ(from_compute<F16>(std::nextafter(middle, 0.0f)).bits, bits);
+    ASSERT_EQ(from_compute<F16>(std::nextafter(middle, 1e9f)).bits, bits + 1);
+  }
+  for (uint32_t bits = 0; bits < 0x7F80u; ++bits) {
+    const float low = to_compute(BF16{static_cast<uint16_t>(bits)});
+    ASSERT_EQ(from_compute<BF16>(low).bits, bits);
+    const float middle = std::bit_cast<float>(bits << 16 | 0x8000u);
+    ASSERT_EQ(from_compute<BF16>(middle).bits, bits + (bits & 1));
+    ASSERT_EQ(from_compute<BF16>(std::bit_cast<float>(bits << 16 | 0x7FFFu)).bits, bits);
+    ASSERT_EQ(from_compute<BF16>(std::bit_cast<float>(bits << 16 | 0x8001u)).bits, bits + 1);
+  }
+  EXPECT_TRUE(std::isnan(to_compute(from_compute<F16>(std::nanf("")))));
+  EXPECT_TRUE(std::isnan(to_compute(from_compute<BF16>(std::nanf("")))));
+  EXPECT_EQ(from_compute<F16>(std::numeric_limits<float>::infinity()).bits, 0x7C00u);
+}
+
+TEST(IsaSettings, AreAllForTheSimdKernels) {
+  for (const Setting& s : kSettings) EXPECT_TRUE(narrow_enough(s));
+  for (const Setting& s : kSweeps) EXPECT_TRUE(narrow_enough(s));
+}
+
+}  // namespace
+}  // namespace qcdq

@@ -1,0 +1,185 @@
+// Vectors of f32 from and to each storage type, for simd_elementwise-inl.h and simd_reduce-inl.h.
+// Included once per instruction set, so the guard toggles.
+#if defined(QCDQ_SIMD_VECTORS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef QCDQ_SIMD_VECTORS_INL_H_
+#undef QCDQ_SIMD_VECTORS_INL_H_
+#else
+#define QCDQ_SIMD_VECTORS_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstring>
+
+#include "torch_plugin/kernels/float_types.h"
+
+// Conversions in hardware, exact on specials: F16C comes with AVX2. Highway's emulation elsewhere
+// is wrong for infinities, NaN and subnormals, so the integer forms below are used there; bf16 is
+// done with integers everywhere, because Highway 1.0.3 truncates.
+#undef QCDQ_F16_IN_HARDWARE
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL || \
+    HWY_TARGET == HWY_NEON
+#define QCDQ_F16_IN_HARDWARE 1
+#else
+#define QCDQ_F16_IN_HARDWARE 0
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace qcdq {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// The value of each lane as f32.
+template <class D>
+HWY_INLINE hn::Vec<D> load_f32(D d, const float* p) {
+  return hn::LoadU(d, p);
+}
+
+template <class D>
+HWY_INLINE hn::Vec<hn::Rebind<uint32_t, D>> load_bits(D, const uint16_t* p) {
+  const hn::Rebind<uint16_t, D> d16;
+  const hn::Rebind<uint32_t, D> d32;
+  return hn::PromoteTo(d32, hn::LoadU(d16, p));
+}
+
+template <class D>
+HWY_INLINE hn::Vec<D> load_f32(D d, const BF16* p) {
+  return hn::BitCast(d, hn::ShiftLeft<16>(load_bits(d, &p->bits)));
+}
+
+template <class D>
+HWY_INLINE hn::Vec<D> load_f32(D d, const F16* p) {
+#if QCDQ_F16_IN_HARDWARE
+  const hn::Rebind<uint16_t, D> d16;
+  const hn::Rebind<hwy::float16_t, D> half;
+  return hn::PromoteTo(d, hn::BitCast(half, hn::LoadU(d16, &p->bits)));
+#else
+  const hn::Rebind<uint32_t, D> du;
+  const auto bits = load_bits(d, &p->bits);
+  const auto magnitude = hn::And(bits, hn::Set(du, 0x7FFFu));
+  const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000u)));
+  const auto finite =
+      hn::BitCast(du, hn::Mul(hn::BitCast(d, hn::ShiftLeft<13>(magnitude)), hn::Set(d, 0x1p112f)));
+  // Signed comparison: all magnitudes are small.
+  const hn::Rebind<int32_t, D> di;
+  const auto special =
+      hn::BitCast(du, hn::VecFromMask(di, hn::Gt(hn::BitCast(di, magnitude), hn::Set(di, 0x7BFF))));
+  const auto exponent = hn::And(special, hn::Set(du, 0x7F800000u));
+  return hn::BitCast(d, hn::Or(hn::Or(finite, exponent), sign));
+#endif
+}
+
+// The low 16 bits of each 32-bit lane.
+template <class D>
+HWY_INLINE hn::Vec<hn::Rebind<uint16_t, D>> low_halves(D, hn::Vec<hn::Rebind<uint32_t, D>> bits) {
+  const hn::Rebind<uint16_t, D> d16;
+  const hn::Rebind<int32_t, D> di;
+  return hn::DemoteTo(d16, hn::BitCast(di, bits));  // saturates, but every value fits
+}
+
+// Rounds each lane once, to nearest, ties to even. No lane is NaN: values of codes never are.
+template <class D>
+HWY_INLINE void store_f32(D d, hn::Vec<D> v, float* p) {
+  hn::StoreU(v, d, p);
+}
+
+// The bits of a bf16 in the upper half of each lane, and others below.
+template <class D>
+HWY_INLINE hn::Vec<hn::Rebind<uint32_t, D>> rounded_to_bf16(D, hn::Vec<D> v) {
+  const hn::Rebind<uint32_t, D> du;
+  const auto bits = hn::BitCast(du, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+  return hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7FFFu)));
+}
+
+template <class D>
+HWY_INLINE void store_f32(D d, hn::Vec<D> v, BF16* p) {
+  hn::StoreU(low_halves(d, hn::ShiftRight<16>(rounded_to_bf16(d, v))), hn::Rebind<uint16_t, D>(),
+             &p->bits);
+}
+
+template <class D>
+HWY_INLINE void store_f32(D d, hn::Vec<D> v, F16* p) {
+  const hn::Rebind<uint16_t, D> d16;
+#if QCDQ_F16_IN_HARDWARE
+  const hn::Rebind<hwy::float16_t, D> half;
+  hn::StoreU(hn::BitCast(d16, hn::DemoteTo(half, v)), d16, &p->bits);
+#else
+  // As from_compute<F16>; magnitudes fit int32, whose comparisons every target has.
+  const hn::Rebind<uint32_t, D> du;
+  const hn::Rebind<int32_t, D> di;
+  const auto bits = hn::BitCast(du, v);
+  const auto sign = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 0x8000u));
+  const auto magnitude = hn::And(bits, hn::Set(du, 0x7FFFFFFFu));
+  const auto above = [&](int32_t bound) {
+    return hn::RebindMask(du, hn::Gt(hn::BitCast(di, magnitude), hn::Set(di, bound)));
+  };
+  const auto odd = hn::And(hn::ShiftRight<13>(magnitude), hn::Set(du, 1u));
+  const auto normal =
+      hn::ShiftRight<13>(hn::Add(hn::Sub(magnitude, hn::Set(du, 0x38000000u - 0xFFFu)), odd));
+  const auto subnormal =
+      hn::Sub(hn::BitCast(du, hn::Add(hn::BitCast(d, magnitude), hn::Set(d, 0.5f))),
+              hn::Set(du, 0x3F000000u));
+  auto result = hn::IfThenElse(above(0x387FFFFF), normal, subnormal);
+  result = hn::IfThenElse(above(0x477FFFFF), hn::Set(du, 0x7C00u), result);
+  hn::StoreU(low_halves(d, hn::Or(result, sign)), d16, &p->bits);
+#endif
+}
+
+// y = x where the mask is set, else +0; the bits of x are kept.
+template <class D, class M>
+HWY_INLINE void store_where(D d, M mask, const float* x, float* y) {
+  hn::StoreU(hn::IfThenElseZero(mask, hn::LoadU(d, x)), d, y);
+}
+
+template <class D, class M, class X>
+HWY_INLINE void store_where(D d, M mask, const X* x, X* y) {
+  const hn::Rebind<uint32_t, D> du;
+  const auto kept = hn::IfThenElseZero(hn::RebindMask(du, mask), load_bits(d, &x->bits));
+  hn::StoreU(low_halves(d, kept), hn::Rebind<uint16_t, D>(), &y->bits);
+}
+
+// Integral lanes as codes; every lane fits Code.
+template <class D, typename Code>
+HWY_INLINE void store_codes(D, hn::Vec<D> v, Code* p) {
+  const hn::Rebind<int32_t, D> di;
+  if constexpr (sizeof(Code) == 4) {
+    hn::StoreU(hn::ConvertTo(di, v), di, p);
+  } else {
+    const hn::Rebind<Code, D> dc;
+    hn::StoreU(hn::DemoteTo(dc, hn::ConvertTo(di, v)), dc, p);
+  }
+}
+
+template <class D, typename Code>
+HWY_INLINE hn::Vec<D> load_codes(D d, const Code* p) {
+  const hn::Rebind<int32_t, D> di;
+  const hn::Rebind<Code, D> dc;
+  return hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(dc, p)));
+}
+
+// The formula of affine.h, a vector at a time.
+template <class D>
+struct Formula {
+  using V = hn::Vec<D>;
+  Formula(D, float lowest, float highest) : lo(hn::Set(D(), lowest)), hi(hn::Set(D(), highest)) {}
+
+  static HWY_INLINE V unclamped(V ratio, V zero_point) {
+    return hn::Add(hn::Round(ratio), zero_point);
+  }
+  // Min(Max()) in this order: NaN becomes lo; the other order would give hi.
+  HWY_INLINE V clamp(V code) const { return hn::Min(hn::Max(code, lo), hi); }
+  HWY_INLINE auto inside(V unclamped) const {
+    return hn::And(hn::Ge(unclamped, lo), hn::Le(unclamped, hi));
+  }
+
+  V lo;
+  V hi;
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace qcdq
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target guard
