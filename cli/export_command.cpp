@@ -14,16 +14,15 @@
 #include "cli/model_file.h"
 #include "cli/model_inputs.h"
 #include "cli/report_text.h"
+#include "cli/shared_options.h"
 #include "qcdq/export.h"
 #include "qcdq/verify.h"
 
 namespace qcdq::cli {
 namespace {
 
-struct Arguments {
-  std::string model;
+struct Arguments : ModelOptions {
   std::string out;
-  std::vector<std::string> inputs;
   std::vector<std::string> outputs;
   std::vector<std::string> dynamic;
   int64_t opset = 21;
@@ -32,12 +31,9 @@ struct Arguments {
   std::string weights = "int";
   std::string weight_storage = "int8";
   std::string external_data = "auto";
-  std::vector<std::string> plugins;
   std::string method = "forward";
   bool cast_f64 = false;
   bool verify = false;
-  std::string ort;
-  bool json = false;
 };
 
 /// Names the phase on stderr where a person watches and the export takes longer than 2 s.
@@ -179,8 +175,7 @@ VerifyReport verify_export(const Model& model, const Arguments& arguments,
 
 int export_model(const Arguments& arguments) {
   ExportOptions options = export_options(arguments);
-  std::vector<InputSpec> specs;
-  for (const std::string& text : arguments.inputs) specs.push_back(parse_input_spec(text));
+  const std::vector<InputSpec> specs = arguments.specs();
 
   Progress progress;
   options.progress = [&progress](const std::string& phase) { progress.start(phase); };
@@ -219,12 +214,8 @@ int export_model(const Arguments& arguments) {
       if (arguments.json) std::cout << json_text(json) << std::flush;
       throw;
     }
-    json["verify"] = cli::to_json(*verified);
-    json["verify"]["notes"] = notes;
-    if (!arguments.json) {
-      std::cout << verify_text(*verified, false);
-      for (const std::string& note : notes) std::cout << "  note: " << note << "\n";
-    }
+    json["verify"] = cli::to_json(*verified, notes);
+    if (!arguments.json) std::cout << verify_text(*verified, notes, false);
     for (const std::string& failure : verified->failures) {
       std::cerr << "qcdq export: " << arguments.out << " was written, but: " << failure << "\n";
     }
@@ -240,29 +231,19 @@ void add_export_command(CLI::App& app, Run& run) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command = app.add_subcommand(
       "export", "Export a TorchScript (.pt) or torch.export (.pt2) model to ONNX");
-  command
-      ->add_option("MODEL", arguments->model,
-                   "TorchScript, scripted or traced, .pt; or torch.export, .pt2")
-      ->required();
+  add_model_option(*command, *arguments);
   command->add_option("-o,--out", arguments->out, "The .onnx file to write")
       ->required()
       ->type_name("OUT.onnx");
-  command
-      ->add_option(
-          "--input", arguments->inputs,
-          "An input's type and shape, see SPEC below; may be left out for inputs with defaults, "
-          "and for a .pt2, which tells them")
-      ->type_name("SPEC ...")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  add_input_option(
+      *command, *arguments,
+      "An input's type and shape, see SPEC below; may be left out for inputs with defaults, "
+      "and for a .pt2, which tells them");
   command->add_option("--output", arguments->outputs, "Names of the outputs")->type_name("NAME");
-  command
-      ->add_option(
-          "--dynamic", arguments->dynamic,
-          "A dynamic axis, checked at a second size: x:0=N; a .pt2's own axes get names by it")
-      ->type_name("NAME:AXIS=SYMBOL ...")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  add_list_option(
+      *command, "--dynamic", arguments->dynamic,
+      "A dynamic axis, checked at a second size: x:0=N; a .pt2's own axes get names by it",
+      "NAME:AXIS=SYMBOL ...");
   command->add_option("--opset", arguments->opset, "ONNX opset, 10 to 26")
       ->type_name("N")
       ->capture_default_str();
@@ -291,12 +272,6 @@ void add_export_command(CLI::App& app, Run& run) {
       ->type_name("KIND")
       ->capture_default_str();
   command
-      ->add_option("--plugin", arguments->plugins,
-                   "A library with torch ops or symbolic functions to load first")
-      ->type_name("LIB.so")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command
       ->add_option("--method", arguments->method,
                    "The method to export; for a .pt2 with several programs, the program")
       ->type_name("NAME")
@@ -304,12 +279,7 @@ void add_export_command(CLI::App& app, Run& run) {
   command->add_flag("--cast-f64", arguments->cast_f64, "Quantise f64 tensors through f32");
   command->add_flag("--verify", arguments->verify,
                     "Then run the model in torch and in ONNX Runtime and compare");
-  command
-      ->add_option("--ort", arguments->ort,
-                   "ONNX Runtime's library or its folder (default: $QCDQ_ORT, then the "
-                   "environment's onnxruntime)")
-      ->type_name("PATH");
-  command->add_flag("--json", arguments->json, "Print the report as JSON");
+  add_run_options(*command, *arguments);
   command->footer(
       "SPEC:\n"
       "  x=f32[1,3,224,224]       type and shape; f32 f16 bf16 f64 i8 u8 i16 i32 i64 bool\n"

@@ -7,6 +7,7 @@
 
 #include "cli/commands.h"
 #include "cli/report_text.h"
+#include "cli/shared_options.h"
 
 namespace qcdq::cli {
 namespace {
@@ -171,7 +172,7 @@ void add_inspect_command(CLI::App& app, Run& run) {
       "inspect", "Show a file's ops, types, sizes, quantisers and int8 coverage");
   command->add_option("OUT.onnx", arguments->onnx, "The .onnx file")->required();
   command->add_option("--html", arguments->html, "Not built yet")->type_name("OUT.html");
-  command->add_flag("--json", arguments->json, "Print the summary as JSON");
+  add_json_flag(*command, arguments->json);
   command->footer(
       "Examples:\n"
       "  qcdq inspect resnet18.onnx\n"

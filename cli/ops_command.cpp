@@ -9,6 +9,7 @@
 
 #include "cli/commands.h"
 #include "cli/model_file.h"
+#include "cli/shared_options.h"
 #include "qcdq/symbolic.h"
 
 namespace qcdq::cli {
@@ -99,10 +100,7 @@ void add_ops_command(CLI::App& app, Run& run) {
       ->add_option("--opset", arguments->opset,
                    "Only the rows that this opset uses, 10 to 26 (default: all rows)")
       ->type_name("N");
-  command->add_option("--plugin", arguments->plugins, "A library whose rows to list as well")
-      ->type_name("LIB.so")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  add_plugin_option(*command, arguments->plugins);
   command->add_flag("--markdown", arguments->markdown, "As docs/operators.md");
   command->footer(
       "Examples:\n"

@@ -42,7 +42,7 @@ std::string nodes_text(const std::map<std::string, int64_t>& nodes_by_op) {
   return std::to_string(total) + (total == 1 ? " node" : " nodes") + list;
 }
 
-nlohmann::ordered_json to_json(const VerifyReport& report) {
+nlohmann::ordered_json to_json(const VerifyReport& report, const std::vector<std::string>& notes) {
   nlohmann::ordered_json json;
   json["ok"] = report.ok();
   json["ort_version"] = report.ort_version;
@@ -68,10 +68,12 @@ nlohmann::ordered_json to_json(const VerifyReport& report) {
   json["first_divergence"] = report.first_divergence;
   json["warnings"] = report.warnings;
   json["failures"] = report.failures;
+  json["notes"] = notes;
   return json;
 }
 
-std::string verify_text(const VerifyReport& report, bool list_codes) {
+std::string verify_text(const VerifyReport& report, const std::vector<std::string>& notes,
+                        bool list_codes) {
   std::string text = report.ok() ? "verified" : "MISMATCH";
   text += " in ONNX Runtime " + report.ort_version + "\n";
   if (!report.outputs.empty()) {
@@ -101,6 +103,7 @@ std::string verify_text(const VerifyReport& report, bool list_codes) {
     text += "  first divergence: " + report.first_divergence + "\n";
   }
   for (const std::string& warning : report.warnings) text += "  warning: " + warning + "\n";
+  for (const std::string& note : notes) text += "  note: " + note + "\n";
   return text;
 }
 

@@ -7,24 +7,20 @@
 #include "cli/model_file.h"
 #include "cli/model_inputs.h"
 #include "cli/report_text.h"
+#include "cli/shared_options.h"
 #include "qcdq/inspect.h"
 #include "qcdq/verify.h"
 
 namespace qcdq::cli {
 namespace {
 
-struct Arguments {
-  std::string model;
+struct Arguments : ModelOptions {
   std::string onnx;
-  std::vector<std::string> inputs;
   int64_t runs = 1;
   uint64_t seed = 0;
   std::string optimization = "both";
   bool codes = false;
   bool strict = false;
-  std::vector<std::string> plugins;
-  std::string ort;
-  bool json = false;
 };
 
 Optimization parse_optimization(const std::string& text) {
@@ -42,8 +38,7 @@ int verify_model(const Arguments& arguments) {
   if (arguments.runs < 1) {
     throw UsageError("--random " + std::to_string(arguments.runs) + ": expected 1 or more");
   }
-  std::vector<InputSpec> specs;
-  for (const std::string& text : arguments.inputs) specs.push_back(parse_input_spec(text));
+  const std::vector<InputSpec> specs = arguments.specs();
 
   load_plugins(arguments.plugins);
   const Model model = open_model(arguments.model);
@@ -57,15 +52,10 @@ int verify_model(const Arguments& arguments) {
                                   ? verify_onnx(*model.program, sets, arguments.onnx, options)
                                   : verify_onnx(*model.module, sets, arguments.onnx, options);
 
-  if (arguments.json) {
-    nlohmann::ordered_json json = to_json(report);
-    json["notes"] = notes;
-    std::cout << json_text(json);
-  } else {
-    std::cout << arguments.onnx << ": " << verify_text(report, arguments.codes);
-    for (const std::string& note : notes) std::cout << "  note: " << note << "\n";
-  }
-  std::cout << std::flush;
+  std::cout << (arguments.json
+                    ? json_text(to_json(report, notes))
+                    : arguments.onnx + ": " + verify_text(report, notes, arguments.codes))
+            << std::flush;
   for (const std::string& failure : report.failures) {
     std::cerr << "qcdq verify: " << failure << "\n";
   }
@@ -78,15 +68,9 @@ void add_verify_command(CLI::App& app, Run& run) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command =
       app.add_subcommand("verify", "Compare a model in torch with its .onnx file in ONNX Runtime");
-  command->add_option("MODEL", arguments->model, "TorchScript, .pt, or torch.export, .pt2")
-      ->required();
+  add_model_option(*command, *arguments);
   command->add_option("OUT.onnx", arguments->onnx, "The .onnx file")->required();
-  command
-      ->add_option("--input", arguments->inputs,
-                   "An input as in export; default: the file's own shapes")
-      ->type_name("SPEC ...")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  add_input_option(*command, *arguments, "An input as in export; default: the file's own shapes");
   command
       ->add_option("--random", arguments->runs,
                    "Number of random runs: floats normal, integers in [0,2) or {lo..hi}")
@@ -103,18 +87,7 @@ void add_verify_command(CLI::App& app, Run& run) {
   command->add_flag("--codes", arguments->codes, "List the codes that differ, by quantiser");
   command->add_flag("--strict", arguments->strict,
                     "This CPU's saturation (u8 x s8 without VNNI) is a mismatch, not a warning");
-  command
-      ->add_option("--plugin", arguments->plugins,
-                   "A library with torch ops or symbolic functions to load first")
-      ->type_name("LIB.so")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command
-      ->add_option("--ort", arguments->ort,
-                   "ONNX Runtime's library or its folder (default: $QCDQ_ORT, then the "
-                   "environment's onnxruntime)")
-      ->type_name("PATH");
-  command->add_flag("--json", arguments->json, "Print the report as JSON");
+  add_run_options(*command, *arguments);
   command->footer(
       "Examples:\n"
       "  qcdq verify resnet18.pt resnet18.onnx\n"
