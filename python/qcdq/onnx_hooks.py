@@ -112,7 +112,12 @@ def _torchscript_symbolic(name: str) -> Callable[..., Any]:
 
     def symbolic(g: Any, *values: Any) -> Any:
         _require_opset(op, g.opset)
-        arguments = dict(zip((a.name for a in schema.arguments), values, strict=True))
+        if len(values) != len(schema.arguments):
+            raise ValueError(
+                f"{op}: {len(values)} arguments; expected the {len(schema.arguments)} of {schema}: "
+                "an overload of another library has no ONNX form"
+            )
+        arguments = dict(zip((a.name for a in schema.arguments), values))
         tensors = {
             a.name: arguments.pop(a.name) for a in schema.arguments if str(a.type) == "Tensor"
         }

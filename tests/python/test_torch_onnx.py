@@ -1,5 +1,5 @@
-# torch.onnx with qcdq's hooks (dynamo=False and dynamo=True) against qcdq's own exporter: valid
-# files, the same outputs in ORT, the same codes; ops under torch.export, compile, make_fx and FX.
+# torch.onnx with qcdq's hooks (dynamo=False and dynamo=True): old opsets, node for node, single ops,
+# refusals; ops under torch.export, compile, make_fx and FX. test_pairs.py has whole models.
 # Code under test: python/qcdq/onnx_hooks.py, symbolic/fragments.cpp.
 import logging
 import os
@@ -7,157 +7,17 @@ import pathlib
 import subprocess
 import sys
 
-import numpy
 import onnx
 import pytest
 import torch
-from conftest import ort_session, relative_difference, run_ort
+from conftest import relative_difference, run_ort
+from pairs import all_codes, check, make_net, torch_onnx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import qcdq
-from qcdq import nn as qnn
 
 pytest.importorskip("onnxscript")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-class Digits(torch.nn.Module):
-    """A convolutional net: quantised input, weights, activations and biases."""
-
-    def __init__(self, weight, act):
-        super().__init__()
-        self.conv = qnn.QuantConv2d(1, 8, 3, padding=1, weight=weight, input=qcdq.int8())
-        self.relu = qnn.QuantReLU(act)
-        self.fc = qnn.QuantLinear(8 * 4 * 4, 10, weight=weight)
-        self.fc.set_input_quantizer(self.relu.act_quant)
-
-    def forward(self, x):
-        x = torch.nn.functional.max_pool2d(self.relu(self.conv(x)), 2)
-        return self.fc(x.flatten(1))
-
-
-class Mlp(torch.nn.Module):
-    """Linear layers over three dimensions; shifted activations, one weight float."""
-
-    def __init__(self, weight, act):
-        super().__init__()
-        self.a = qnn.QuantLinear(8, 16, weight=weight)
-        self.act = qnn.QuantIdentity(act)
-        self.b = qnn.QuantLinear(16, 4, weight=weight, bias=False)
-
-    def forward(self, x):
-        return self.b(torch.tanh(self.act(self.a(x))))
-
-
-class Up(torch.nn.Module):
-    """Transposed and plain 1-d convolutions."""
-
-    def __init__(self, weight, act):
-        super().__init__()
-        self.up = qnn.QuantConvTranspose1d(3, 6, 2, stride=2, weight=weight, input=act)
-        self.relu = qnn.QuantReLU()
-        self.conv = qnn.QuantConv1d(6, 4, 3, weight=weight)
-        self.conv.set_input_quantizer(self.relu.act_quant)
-
-    def forward(self, x):
-        return self.conv(self.relu(self.up(x)))
-
-
-int8, int4, int3, uint8, uint4 = qcdq.int8, qcdq.int4, qcdq.int3, qcdq.uint8, qcdq.uint4
-# name: net, example input
-PAIRS = {
-    "digits-w8a8": (Digits, int8().narrow(), uint8(), (2, 1, 8, 8)),
-    "digits-w8c-a8": (Digits, int8().narrow().per_channel(0), uint8(), (2, 1, 8, 8)),
-    "digits-w4a4": (Digits, int4().narrow(), uint4(), (2, 1, 8, 8)),
-    "digits-w4c-a4": (Digits, int4().narrow().per_channel(0), uint4(), (2, 1, 8, 8)),
-    "digits-w3-a4": (Digits, int3().narrow(), uint4(), (2, 1, 8, 8)),
-    "digits-shifted": (Digits, int8(), uint8().symmetric(False), (2, 1, 8, 8)),
-    "mlp-w8a8": (Mlp, int8().narrow(), int8(), (2, 5, 8)),
-    "mlp-w4-a3": (Mlp, int4(), int3(), (2, 5, 8)),
-    "mlp-shifted4": (Mlp, int8(), uint4().symmetric(False), (2, 5, 8)),
-    "mlp-fixed": (Mlp, int4().fixed(0.125), int8().power_of_two(), (2, 5, 8)),
-    "up-w8a8": (Up, int8(), uint8(), (2, 3, 9)),
-    "up-w4c-a4": (Up, int4().per_channel(1), int4(), (2, 3, 9)),
-}
-
-
-def make_net(pair):
-    net_type, weight, act, shape = PAIRS[pair]
-    torch.manual_seed(sum(map(ord, pair)))
-    net = net_type(weight, act).train()
-    for _ in range(3):
-        net(torch.randn(shape))
-    return net.eval(), torch.randn(shape)
-
-
-def torch_onnx(net, x, path, dynamo, opset, **keywords):
-    if dynamo:
-        keywords["custom_translation_table"] = qcdq.translation_table(opset)
-    else:
-        qcdq.register_onnx()
-    torch.onnx.export(net, (x,), str(path), dynamo=dynamo, opset_version=opset, **keywords)
-    return path
-
-
-def all_codes(path, x):
-    """Every DequantizeLinear's codes less its zero point, sorted: what the file quantises to."""
-    model = onnx.load(str(path))
-    constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
-    nodes = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
-    known = {o.name for o in model.graph.output}
-    names = [n for node in nodes for n in (node.input[0], *node.input[2:]) if n not in constants]
-    for name in dict.fromkeys(names):
-        if name not in known:
-            model.graph.output.append(onnx.ValueInfoProto(name=name))
-    changed = path.with_suffix(".codes.onnx")
-    onnx.save(model, str(changed))
-    session = ort_session(changed, optimize=False)
-    outputs = [o.name for o in session.get_outputs()]
-    values = dict(zip(outputs, session.run(None, {session.get_inputs()[0].name: x.numpy()})))
-    values.update(constants)
-    result = []
-    for node in nodes:
-        codes = values[node.input[0]].astype(numpy.int64)
-        zero = values[node.input[2]].astype(numpy.int64) if len(node.input) > 2 else numpy.zeros(1)
-        assert zero.size == 1 or not zero.any()
-        result.append((codes.size, tuple(numpy.sort(codes.ravel() - int(zero.ravel()[0])))))
-    return sorted(result)
-
-
-def check(path, net, x):
-    onnx.checker.check_model(str(path), full_check=True)
-    with torch.no_grad():
-        expected = net(x)
-    assert relative_difference(expected, run_ort(path, x, optimize=False)[0]) < 1e-5
-    # ORT's fused kernels saturate on CPUs without VNNI, and files of torch.onnx, which share scale
-    # initializers, don't load where they are asked not to: those have to load and run, no more.
-    assert run_ort(path, x, exact=False)[0].shape == expected.shape
-
-
-@pytest.mark.parametrize("pair", PAIRS)
-def test_every_path_gives_the_same_outputs_and_codes(pair, tmp_path):
-    net, x = make_net(pair)
-    ours = tmp_path / "ours.onnx"
-    qcdq.export_onnx(net, x, ours)
-    check(ours, net, x)
-    expected = all_codes(ours, x)
-    for dynamo, name in ((False, "script.onnx"), (True, "dynamo.onnx")):
-        path = torch_onnx(net, x, tmp_path / name, dynamo, 21)
-        check(path, net, x)
-        assert all_codes(path, x) == expected, name
-
-
-@pytest.mark.parametrize("pair", ["digits-w4c-a4", "mlp-shifted4"])
-@pytest.mark.parametrize(
-    ("dynamo", "opset"),
-    [(False, 13), (False, 17), (False, 18), (False, 21), (True, 18), (True, 20), (True, 23)],
-)
-def test_opsets(pair, dynamo, opset, tmp_path):
-    net, x = make_net(pair)
-    path = torch_onnx(net, x, tmp_path / "net.onnx", dynamo, opset)
-    opsets = {o.domain: o.version for o in onnx.load(str(path)).opset_import}
-    assert opsets[""] == opset
-    check(path, net, x)
 
 
 @pytest.mark.parametrize("opset", [10, 11, 12])
@@ -327,6 +187,15 @@ def test_per_channel_below_opset_13_is_refused_by_name(tmp_path):
         torch.onnx.export(net, (x,), str(tmp_path / "a.onnx"), dynamo=False, opset_version=12)
 
 
+def messages(error):
+    """The texts of an error and of those behind it: torch.onnx wraps them."""
+    texts = []
+    while error is not None:
+        texts.append(str(error))
+        error = error.__cause__ or error.__context__
+    return texts
+
+
 @pytest.mark.parametrize("dynamo", [False, True])
 def test_dynamic_ranges_that_onnx_lacks_are_refused_by_name(dynamo, tmp_path):
     class Dynamic(torch.nn.Module):
@@ -339,11 +208,35 @@ def test_dynamic_ranges_that_onnx_lacks_are_refused_by_name(dynamo, tmp_path):
             torch_onnx(Dynamic(), torch.randn(3), tmp_path / "a.onnx", dynamo, 21)
     finally:
         logging.disable(logging.NOTSET)
-    texts, error = [], caught.value
-    while error is not None:
-        texts.append(str(error))
-        error = error.__cause__ or error.__context__
-    assert any("ONNX quantises dynamically to [0, 255] only" in text for text in texts)
+    expected = "ONNX quantises dynamically to [0, 255] only"
+    assert any(expected in text for text in messages(caught.value))
+
+
+@pytest.fixture
+def other_overload():
+    library = torch.library.Library("qcdq", "FRAGMENT")
+    library.define("fake_quantize.other(Tensor x) -> Tensor")
+    library.impl("fake_quantize.other", lambda x: x + 0, "CompositeExplicitAutograd")
+    yield torch.ops.qcdq.fake_quantize.other
+    library._destroy()
+
+
+@pytest.mark.parametrize(
+    ("dynamo", "message"),
+    [
+        (False, "qcdq::fake_quantize: 1 arguments; expected the 7 of qcdq::fake_quantize"),
+        (True, "No ONNX function found for <OpOverload(op='qcdq.fake_quantize', overload='other')"),
+    ],
+)
+def test_unknown_overloads_are_refused_by_name(dynamo, message, other_overload, tmp_path):
+    class Other(torch.nn.Module):
+        def forward(self, x):
+            return other_overload(x)
+
+    with pytest.raises(Exception) as caught:
+        torch_onnx(Other().eval(), torch.randn(3), tmp_path / "a.onnx", dynamo, 21)
+    assert any(message in text for text in messages(caught.value)), messages(caught.value)
+    assert not (tmp_path / "a.onnx").exists()
 
 
 # --- FX ---
