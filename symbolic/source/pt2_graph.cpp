@@ -4,16 +4,14 @@
 #include <torch/csrc/jit/frontend/source_range.h>
 #include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/ir/scope.h>
-#include <torch/csrc/jit/runtime/operator.h>
 
 #include <algorithm>
 #include <cctype>
-#include <set>
 #include <stdexcept>
 #include <utility>
 
 #include "symbolic/run_node.h"
-#include "symbolic/source/quantized_decomposed.h"
+#include "symbolic/source/pt2_operators.h"
 
 namespace qcdq {
 
@@ -36,35 +34,6 @@ namespace {
                        .reason = reason,
                        .hint = hint,
                        .where = ""});
-}
-
-/// "torch.ops.aten.add.Tensor" -> "aten::add" and "Tensor".
-struct OpName {
-  std::string name;
-  std::string overload;
-};
-
-OpName op_of(const std::string& target) {
-  const std::string path = target.substr(std::string("torch.ops.").size());
-  const size_t first = path.find('.');
-  const size_t last = path.rfind('.');
-  if (first == std::string::npos || last == first) {
-    throw std::runtime_error("the exported program is damaged: '" + target + "' names no op");
-  }
-  std::string name = path.substr(0, first) + "::" + path.substr(first + 1, last - first - 1);
-  std::string overload = path.substr(last + 1);
-  if (overload == "default") overload.clear();
-  // Sizes as symbols are plain sizes here: aten::size.int.
-  if (name.starts_with("aten::sym_")) name.erase(6, 4);
-  // A fresh copy of a constant, which may be written to.
-  if (name == "aten::lift_fresh_copy") name = "aten::clone";
-  return {std::move(name), std::move(overload)};
-}
-
-/// Ops that check and compute nothing.
-bool is_check(const std::string& name) {
-  return name.starts_with("aten::_assert_") || name.starts_with("aten::constrain_range") ||
-         name.starts_with("aten::sym_constrain_range");
 }
 
 /// The user's line in a Python trace: the innermost frame that is not torch's own.
@@ -203,7 +172,7 @@ class GraphReader {
       if (target.starts_with("torch.ops.higher_order.")) {
         add_subgraph(node, target.substr(23));
       } else if (target.starts_with("torch.ops.")) {
-        add_op(node, op_of(target));
+        add_op(node, Pt2Op::of_target(target));
       } else {
         add_size_op(node, target);
       }
@@ -301,76 +270,14 @@ class GraphReader {
     bind_output(pt2_member(node, "outputs").at(0), value);
   }
 
-  using Operator = std::shared_ptr<torch::jit::Operator>;
-
-  static Operator find_operator(const OpName& op) {
-    const Symbol symbol = Symbol::fromQualString(op.name);
-    auto all = torch::jit::getAllOperatorsFor(symbol);
-    if (all.empty() && op.name.starts_with("quantized_decomposed::") &&
-        register_quantized_decomposed()) {
-      all = torch::jit::getAllOperatorsFor(symbol);
-    }
-    for (const Operator& one : all) {
-      if (one->schema().overload_name() == op.overload) return one;
-    }
-    if (!all.empty()) {
-      throw std::runtime_error(op.name + " has no overload '" + op.overload + "' in this torch");
-    }
-    throw std::runtime_error(op.name + " is not registered: load " +
-                             (op.name.starts_with("qcdq::")
-                                  ? std::string("libqcdq_ops.so first")
-                                  : "the library that defines it first (qcdq export --plugin "
-                                    "LIB.so)"));
-  }
-
-  static const json* given(const json& inputs, const std::string& name) {
-    for (const json& input : inputs) {
-      if (input.value("name", "") == name) return &pt2_member(input, "arg");
-    }
-    return nullptr;
-  }
-
-  static bool is_number(const json& argument) {
-    const std::string& kind = pt2_union(argument).first;
-    return kind == "as_int" || kind == "as_float" || kind == "as_bool" || kind == "as_sym_int" ||
-           kind == "as_sym_float";
-  }
-
-  /// x + 3 is add.Tensor with a number; TorchScript has add.Scalar for it.
-  static Operator for_numbers(const Operator& found, const json& inputs, const std::string& name) {
-    const auto& formals = found->schema().arguments();
-    std::set<std::string> numbers;
-    for (const c10::Argument& formal : formals) {
-      const json* argument = given(inputs, formal.name());
-      if (argument != nullptr && is_number(*argument) &&
-          formal.type()->kind() == c10::TypeKind::TensorType) {
-        numbers.insert(formal.name());
-      }
-    }
-    if (numbers.empty()) return found;
-    for (const Operator& other : torch::jit::getAllOperatorsFor(Symbol::fromQualString(name))) {
-      const auto& candidates = other->schema().arguments();
-      bool same = candidates.size() == formals.size() &&
-                  other->schema().returns().size() == found->schema().returns().size();
-      for (size_t i = 0; same && i < formals.size(); ++i) {
-        const c10::TypePtr wanted = numbers.count(formals[i].name()) != 0
-                                        ? c10::TypePtr(c10::NumberType::get())
-                                        : formals[i].type();
-        same = candidates[i].name() == formals[i].name() && *candidates[i].type() == *wanted;
-      }
-      if (same) return other;
-    }
-    return found;
-  }
-
-  void add_op(const json& node, const OpName& op) {
-    if (is_check(op.name)) return;
+  void add_op(const json& node, const Pt2Op& op) {
+    if (op.computes_nothing()) return;
     const json& inputs = pt2_member(node, "inputs");
-    const Operator chosen = for_numbers(find_operator(op), inputs, op.name);
+    const std::shared_ptr<torch::jit::Operator> chosen = pt2_operator(op, inputs);
     const c10::FunctionSchema& schema = chosen->schema();
     std::vector<JitValue*> arguments;
     for (const c10::Argument& formal : schema.arguments()) {
-      if (const json* argument = given(inputs, formal.name())) {
+      if (const json* argument = pt2_given(inputs, formal.name())) {
         arguments.push_back(pt2_argument(*graph_, values_, *argument, formal, op.name));
       } else if (formal.default_value()) {
         arguments.push_back(graph_->insertConstant(*formal.default_value()));
