@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <set>
 
 #include "symbolic/graph_builder.h"
 #include "symbolic/node_args.h"
@@ -69,6 +70,7 @@ class Converter {
     throw_refusals();
     add_outputs();
     remove_dead(graph_);
+    note_unused_inputs();
     return std::move(graph_);
   }
 
@@ -336,11 +338,20 @@ class Converter {
                           ? std::to_string(more + 1) + " places"
                           : details.where + ", and " + std::to_string(more) + " more";
     }
-    if (distinct.size() == 1) throw UnsupportedOp(distinct.front());
-    std::string text = std::to_string(distinct.size()) + " things can't be exported:";
-    for (const UnsupportedOp::Details& details : distinct)
-      text += std::string("\n  ") + UnsupportedOp(details).what();
-    throw std::runtime_error(text);
+    throw UnsupportedOp(std::move(distinct));
+  }
+
+  // What a trace read as a Python number is fixed in it, and torch warned of that at the time only.
+  void note_unused_inputs() {
+    std::set<std::string> used(graph_.outputs.begin(), graph_.outputs.end());
+    for (const OnnxNode& node : graph_.nodes) used.insert(node.inputs.begin(), node.inputs.end());
+    for (const std::string& input : graph_.inputs) {
+      if (used.contains(input)) continue;
+      program_.notes.push_back(
+          "input '" + input +
+          "' is not used in the file; where the model makes a number of it (int(x), x.item()), a "
+          "trace has fixed that number");
+    }
   }
 
   void add_outputs() {

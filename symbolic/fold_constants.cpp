@@ -33,6 +33,7 @@ constexpr size_t kLargestFoldedTensor = size_t{1} << 20;  // bytes
 bool never_fold(const Node& node) {
   // Only aten and prim: another library's op may be a quantiser (qcdq::, quantized_decomposed::).
   if (!node.kind().is_aten() && !node.kind().is_prim()) return true;
+  if (casts_none(node)) return true;
   const std::string_view name = node.kind().toUnqualString();
   static constexpr std::array<std::string_view, 8> kPrefixes = {
       "fake_quantize",        "_fake_quantize",        "quantize_per_", "dequantize",

@@ -49,13 +49,12 @@ bool lower_once(Program& program) {
   bool changed = false;
   changed |= settle_observers(graph->block());
   changed |= answer_mode_queries(graph->block());
-  changed |= raise_invalid_calls(graph->block());
+  changed |= raise_casts_of_none(graph->block());
   changed |= drop_raises(graph->block());
   changed |= remove_dropout(graph->block());
   changed |= remove_messages(graph->block());
   torch::jit::LowerSimpleTuples(graph);
   changed |= fold_constants(graph, program.parameter_paths);
-  changed |= raise_invalid_calls(graph->block());
   changed |= resolve_dicts(graph->block());
   if (has_mutation(graph->block())) {
     changed |= expand_repeated_lists(graph->block());
@@ -74,7 +73,6 @@ bool lower_once(Program& program) {
   // Without its shape peepholes: those believe the sizes on the values, which a trace has baked.
   changed |= torch::jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
   changed |= remove_casts(graph->block());
-  changed |= raise_invalid_calls(graph->block());
   if (holds_kind(graph->block(), prim::Loop)) changed |= torch::jit::UnrollConstantLoops(graph);
   torch::jit::EliminateDeadCode(graph);
   return changed;

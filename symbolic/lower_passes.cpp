@@ -79,7 +79,17 @@ int static_isinstance(const Node& node) {
   return open ? -1 : 0;
 }
 
+bool is_cast(const Node& node) {
+  return node.kind() == prim::unchecked_cast || node.kind() == prim::unchecked_unwrap_optional ||
+         node.kind() == aten::_unwrap_optional;
+}
+
 }  // namespace
+
+bool casts_none(const Node& node) {
+  return is_cast(node) && node.input()->mustBeNone() &&
+         !c10::NoneType::get()->isSubtypeOf(*node.output()->type());
+}
 
 bool answer_mode_queries(Block* block) {
   static const Symbol autocast = Symbol::fromQualString("aten::is_autocast_enabled");
@@ -105,30 +115,17 @@ bool drop_raises(Block* block) {
   });
 }
 
-bool raise_invalid_calls(Block* block) {
+bool raise_casts_of_none(Block* block) {
   return for_each_node(block, [](Node* node) {
-    if (!node->blocks().empty()) return false;
-    const bool none = std::any_of(node->inputs().begin(), node->inputs().end(),
-                                  [](const JitValue* input) { return input->mustBeNone(); });
-    if (!none) return false;
-    const bool cast = node->kind() == prim::unchecked_cast ||
-                      node->kind() == prim::unchecked_unwrap_optional ||
-                      node->kind() == aten::_unwrap_optional;
-    const bool refined = cast && !c10::NoneType::get()->isSubtypeOf(*node->output()->type());
-    const bool unknown = node->kind().is_aten() && node->maybeOperator() == nullptr;
-    if (!refined && !unknown) return false;
+    if (!casts_none(*node)) return false;
     torch::jit::Graph& graph = *node->owningGraph();
     WithInsertPoint guard(node);
-    JitValue* message = graph.insertConstant(std::string(node->kind().toQualString()) +
-                                             " is called with None for an argument");
+    JitValue* message =
+        graph.insertConstant("None, expected " + node->output()->type()->repr_str());
     JitValue* type = graph.insertConstant(c10::IValue());
     graph.insertNode(graph.create(prim::RaiseException, {message, type}, 0))->copyMetadata(node);
-    for (JitValue* output : node->outputs()) {
-      Node* nothing = graph.insertNode(graph.createUninitialized(output->type()));
-      output->replaceAllUsesWith(nothing->output());
-    }
-    node->destroy();
-    return true;
+    return replace_by(
+        node, graph.insertNode(graph.createUninitialized(node->output()->type()))->output());
   });
 }
 
@@ -164,8 +161,7 @@ bool remove_casts(Block* block) {
       const int answer = static_isinstance(*node);
       return answer >= 0 && replace_by_constant(node, answer == 1);
     }
-    if (node->kind() == prim::unchecked_cast || node->kind() == prim::unchecked_unwrap_optional ||
-        node->kind() == aten::_unwrap_optional) {
+    if (is_cast(*node)) {
       const c10::TypePtr& type = node->input()->type();
       const bool open =
           type->kind() == c10::TypeKind::OptionalType || type->kind() == c10::TypeKind::AnyType ||

@@ -16,6 +16,10 @@ using GraphPtr = std::shared_ptr<torch::jit::Graph>;
 /// Some op in the graph writes to one of its inputs.
 bool has_mutation(torch::jit::Block* block);
 
+/// A cast of a value that is known to be None to a type that holds no None. Never folded: the None
+/// would reach calls that take none, for which libtorch has no schema (its alias analysis asserts).
+bool casts_none(const torch::jit::Node& node);
+
 /// fold_constants.cpp: evaluates nodes whose inputs are all constants, inlines the taken branch of
 /// an If with a constant condition, drops loops that never run. Only deterministic, non-mutating
 /// ops of aten and prim; never a quantise, dequantise or fake-quantise op; tensors only up to
@@ -29,10 +33,9 @@ bool answer_mode_queries(torch::jit::Block* block);
 /// An If one of whose branches raises becomes the other branch (upstream's EliminateExceptions does
 /// not terminate where two Ifs share a condition).
 bool drop_raises(torch::jit::Block* block);
-/// A call without a matching schema because an argument is None, or a cast of None to another type
-/// (the other modes' branches of a scripted interpolate) raises when it is reached: it becomes a
-/// RaiseException, so that drop_raises decides the branch.
-bool raise_invalid_calls(torch::jit::Block* block);
+/// A cast of None to another type (the branches of a scripted interpolate's other modes) raises
+/// when it is reached: it becomes a RaiseException, so that drop_raises decides the branch.
+bool raise_casts_of_none(torch::jit::Block* block);
 /// Dropout with train=False, or p=0, becomes its input.
 bool remove_dropout(torch::jit::Block* block);
 /// warnings and prints.

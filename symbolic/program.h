@@ -36,6 +36,9 @@ struct Program {
   /// The module's own forward on one value per input, flattened to tensors: what the graph must
   /// reproduce.
   std::function<std::vector<at::Tensor>(const std::vector<c10::IValue>&)> reference;
+  /// The graph is that forward's own code (TorchScript), not a trace or a translation of it:
+  /// record() runs the graph only.
+  bool graph_is_reference = false;
   /// Keeps the weights alive.
   std::shared_ptr<const void> owner;
   /// Types of every Tensor value in the graph, by record(): element type, and dims with -1 where
@@ -72,7 +75,7 @@ bool lower_quantized(Program& program);
 /// record.cpp: interprets the graph once per run (not through the optimising executor), fills
 /// program.types, folds what the shapes decide, and lowers again until nothing changes. With a
 /// second size: refuses, naming the node, where the graph does not follow it, and compares the
-/// graph's outputs with program.reference.
+/// graph's outputs with program.reference where the graph is not its code.
 void record(Program& program);
 
 }  // namespace qcdq

@@ -147,6 +147,35 @@ float output_step(const OnnxGraph& graph, const GraphIndex& index, const OnnxNod
   return 0.0f;
 }
 
+// A float bias between an input quantiser and an output quantiser, where the weight is not
+// quantised: ORT 1.31 quantises both itself, the bias by Div, Round, Cast.
+void note_missing_round(QdqState& state, const GraphIndex& index) {
+  constexpr int64_t kRoundOpset = 11;
+  if (state.graph.opset >= kRoundOpset) return;
+  std::string first;
+  int64_t layers = 0;
+  for (OnnxNode& node : state.graph.nodes) {
+    OnnxNode* bias_node = node.op_type == "MatMul" ? bias_add(state.graph, index, node) : &node;
+    const size_t bias = bias_node == &node ? 2 : 1;
+    const bool layer = node.op_type == "Conv" || node.op_type == "ConvTranspose" ||
+                       node.op_type == "Gemm" || node.op_type == "MatMul";
+    if (!layer || bias_node == nullptr || bias_node->inputs.size() <= bias) continue;
+    if (state.graph.initializer(bias_node->inputs[bias]) == nullptr ||
+        !quantised_value(state.graph, index, node.inputs[0]) ||
+        output_step(state.graph, index, *bias_node) == 0) {
+      continue;
+    }
+    if (layers++ == 0) first = node.name;
+  }
+  if (layers == 0) return;
+  state.notes.push_back(
+      "with its optimisations on, ONNX Runtime does not load this file: it puts "
+      "Round, which opset " +
+      std::to_string(state.graph.opset) + " does not have, behind the float bias of " +
+      std::to_string(layers) + (layers == 1 ? " layer" : " layers") + " between quantisers (" +
+      first + "); export at opset 11 or newer, or quantise the weights too");
+}
+
 struct Report {
   int64_t layers = 0;
   std::string rounded;  // the values that were float biases, one a line
@@ -227,6 +256,7 @@ void quantize_biases(QdqState& state) {
       quantize_bias(state, index, std::move(*layer), report);
     }
   }
+  note_missing_round(state, GraphIndex(state.graph));
   if (report.layers == 0) return;
   // Verification allows for half a code in these, and in no other.
   state.graph.metadata.emplace_back(kRoundedBiases, report.rounded);

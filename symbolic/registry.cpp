@@ -22,12 +22,12 @@ UserRows& user_rows() {
   return instance;
 }
 
-std::array<std::span<const Symbolic>, 13> tables() {
+std::array<std::span<const Symbolic>, 15> tables() {
   return {quant_symbolics(),      quantized_symbolics(), elementwise_symbolics(),
           activation_symbolics(), nn_symbolics(),        pool_symbolics(),
-          shape_symbolics(),      reduce_symbolics(),    attention_symbolics(),
-          rnn_symbolics(),        resize_symbolics(),    create_symbolics(),
-          indexing_symbolics()};
+          shape_symbolics(),      size_symbolics(),      reduce_symbolics(),
+          attention_symbolics(),  rnn_symbolics(),       resize_symbolics(),
+          create_symbolics(),     indexing_symbolics(),  scatter_symbolics()};
 }
 
 class Search {

@@ -23,11 +23,13 @@ std::span<const Symbolic> activation_symbolics();
 std::span<const Symbolic> nn_symbolics();
 std::span<const Symbolic> pool_symbolics();
 std::span<const Symbolic> shape_symbolics();
+std::span<const Symbolic> size_symbolics();
 std::span<const Symbolic> reduce_symbolics();
 std::span<const Symbolic> attention_symbolics();
 std::span<const Symbolic> rnn_symbolics();
 std::span<const Symbolic> resize_symbolics();
 std::span<const Symbolic> create_symbolics();
 std::span<const Symbolic> indexing_symbolics();
+std::span<const Symbolic> scatter_symbolics();
 
 }  // namespace qcdq

@@ -1,6 +1,5 @@
-// Symbolic functions of ops that pick or write elements by index: index, gather, scatter, topk,
-// sort, roll, flip, and the functional forms of writes to slices (x[:, 0] = 0).
-#include <limits>
+// Symbolic functions of ops that pick elements by index: index (and its writes, index_put), gather,
+// topk, sort, roll, flip. Other writes: symbolics_scatter.cpp.
 #include <numeric>
 
 #include "symbolic/registry.h"
@@ -181,31 +180,6 @@ Values gather(GraphBuilder& graph, NodeArgs& args) {
   return {graph.op("GatherElements", {x, args.tensor("index")}, {{"axis", dim}})};
 }
 
-Values scatter(GraphBuilder& graph, NodeArgs& args) {
-  const Value x = args.tensor("self");
-  const DType dtype = args.output_type().dtype;
-  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
-  const Value at = args.tensor("index");
-  Value updates;
-  if (args.has("src")) {
-    updates = graph.cast(args.tensor("src"), dtype);
-    const TensorType wanted = graph.type(at);
-    const TensorType type = graph.type(updates);
-    if (!wanted.is_static() || wanted.dims != type.dims) {
-      args.unsupported("src", list_text(type.dims),
-                       "ONNX needs it in the shape of index, " + list_text(wanted.dims),
-                       "slice src to the shape of index");
-    }
-  } else {
-    updates =
-        graph.op("Expand", {graph.scalar(dtype, args.number("value")), graph.op("Shape", {at})});
-  }
-  Attributes attributes = {{"axis", dim}};
-  if (args.op().starts_with("aten::scatter_add"))
-    attributes.emplace_back("reduction", std::string("add"));
-  return {graph.op("ScatterElements", {x, at, updates}, attributes)};
-}
-
 Values topk(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const int64_t rank = rank_of(graph, args, "self", x);
@@ -237,12 +211,6 @@ Values sorted(GraphBuilder& graph, NodeArgs& args) {
 
 Values argsort(GraphBuilder& graph, NodeArgs& args) { return {sorted(graph, args)[1]}; }
 
-Value part(GraphBuilder& graph, const Value& x, int64_t dim, int64_t from, int64_t to) {
-  return slice(graph, x, dim, graph.ints({from}), graph.ints({to}), 1);
-}
-
-constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
-
 Values roll(GraphBuilder& graph, NodeArgs& args) {
   Value x = args.tensor("self");
   const std::vector<int64_t> sizes = dims_of(graph, args, "self", x);
@@ -263,7 +231,7 @@ Values roll(GraphBuilder& graph, NodeArgs& args) {
     const int64_t shift = ((shifts[i] % size) + size) % size;
     if (shift == 0) continue;
     x = graph.op("Concat",
-                 {part(graph, x, dim, size - shift, kEnd), part(graph, x, dim, 0, size - shift)},
+                 {slice(graph, x, dim, size - shift, kEnd), slice(graph, x, dim, 0, size - shift)},
                  {{"axis", dim}});
   }
   return {x};
@@ -286,80 +254,6 @@ Values nonzero(GraphBuilder& graph, NodeArgs& args) {
   return {graph.op("Transpose", {rows}, {{"perm", std::vector<int64_t>{1, 0}}})};
 }
 
-// `self` with positions of one dimension replaced by those of `part`: [0, D) where it is not
-// written, D + j where element j of `part` goes.
-Value replaced(GraphBuilder& graph, const Value& x, const Value& by, int64_t dim,
-               const std::vector<int64_t>& written, int64_t size) {
-  if (written.empty()) return x;
-  const auto count = static_cast<int64_t>(written.size());
-  if (count == size && written.front() == 0) return by;
-  const bool run = written.back() - written.front() + 1 == count;
-  if (run) {
-    Values parts;
-    if (written.front() > 0) parts.push_back(part(graph, x, dim, 0, written.front()));
-    parts.push_back(by);
-    if (written.back() + 1 < size) parts.push_back(part(graph, x, dim, written.back() + 1, kEnd));
-    return graph.op("Concat", parts, {{"axis", dim}});
-  }
-  std::vector<int64_t> order(static_cast<size_t>(size));
-  std::iota(order.begin(), order.end(), 0);
-  for (int64_t j = 0; j < count; ++j)
-    order[static_cast<size_t>(written[static_cast<size_t>(j)])] = size + j;
-  const Value both = graph.op("Concat", {x, by}, {{"axis", dim}});
-  return graph.op("Gather", {both, graph.ints(order)}, {{"axis", dim}});
-}
-
-// The size of dimension `dim`, which has to be known to tell what a write leaves.
-int64_t fixed_size(const NodeArgs& args, const std::vector<int64_t>& dims, int64_t dim) {
-  const int64_t size = dims[static_cast<size_t>(dim)];
-  if (size < 0) {
-    args.unsupported("dim", std::to_string(dim), "writes to a part of a dimension of dynamic size",
-                     "drop the dynamic axis, or build the tensor with torch.cat");
-  }
-  return size;
-}
-
-Values slice_scatter(GraphBuilder& graph, NodeArgs& args) {
-  const Value x = args.tensor("self");
-  const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
-  const Value by = graph.cast(args.tensor("src"), args.output_type().dtype);
-  const int64_t dim = normalized(args.integer("dim"), static_cast<int64_t>(dims.size()));
-  const int64_t start = args.optional_integer("start").value_or(0);
-  const int64_t end = args.optional_integer("end").value_or(kEnd);
-  const int64_t step = args.integer("step");
-  if (start == 0 && end == kEnd && step == 1) return {by};
-  const int64_t size = fixed_size(args, dims, dim);
-  const auto bounded = [&](int64_t at) {
-    return std::clamp<int64_t>(at < 0 ? at + size : at, 0, size);
-  };
-  std::vector<int64_t> written;
-  for (int64_t at = bounded(start); at < bounded(end); at += step) written.push_back(at);
-  return {replaced(graph, x, by, dim, written, size)};
-}
-
-Values select_scatter(GraphBuilder& graph, NodeArgs& args) {
-  const Value x = args.tensor("self");
-  const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
-  const Value by = graph.cast(args.tensor("src"), args.output_type().dtype);
-  const int64_t dim = normalized(args.integer("dim"), static_cast<int64_t>(dims.size()));
-  const int64_t size = fixed_size(args, dims, dim);
-  return {replaced(graph, x, unsqueeze(graph, by, {dim}), dim,
-                   {normalized(args.integer("index"), size)}, size)};
-}
-
-// copy: `src` in the shape and element type of `self`.
-Values copy(GraphBuilder& graph, NodeArgs& args) {
-  const Value x = args.tensor("self");
-  args.ignore("non_blocking", "concerns devices");
-  const Value source = graph.cast(args.tensor("src"), args.output_type().dtype);
-  const TensorType wanted = args.output_type();
-  if (wanted.is_static()) {
-    if (graph.type(source).ranked && graph.type(source).dims == wanted.dims) return {source};
-    return {graph.op("Expand", {source, graph.ints(wanted.dims)})};
-  }
-  return {graph.op("Expand", {source, graph.op("Shape", {x})})};
-}
-
 Values repeat(GraphBuilder& graph, NodeArgs& args) {
   Value x = args.tensor("self");
   const int64_t rank = rank_of(graph, args, "self", x);
@@ -377,9 +271,6 @@ constexpr Symbolic kRows[] = {
     {"aten::index.Tensor", 11, index, "Gather, GatherND, NonZero, ..."},
     {"aten::index_put", 11, index_put, "ScatterND, Where, ..."},
     {"aten::gather", 11, gather, "GatherElements"},
-    {"aten::scatter.src", 11, scatter, "ScatterElements"},
-    {"aten::scatter.value", 11, scatter, "ScatterElements, Expand"},
-    {"aten::scatter_add", 16, scatter, "ScatterElements"},
     {"aten::topk", 11, topk, "TopK"},
     {"aten::sort", 11, sorted, "TopK"},
     {"aten::sort.stable", 11, sorted, "TopK"},
@@ -388,9 +279,6 @@ constexpr Symbolic kRows[] = {
     {"aten::roll", 10, roll, "Slice, Concat"},
     {"aten::flip", 10, flip, "Slice"},
     {"aten::nonzero", 10, nonzero, "NonZero, Transpose"},
-    {"aten::slice_scatter", 10, slice_scatter, "Slice, Concat, Gather"},
-    {"aten::select_scatter", 10, select_scatter, "Slice, Concat, Unsqueeze"},
-    {"aten::copy", 10, copy, "Expand, Cast"},
     {"aten::repeat", 10, repeat, "Tile"},
 };
 

@@ -1,6 +1,8 @@
 // Symbolic functions of layers: convolutions, linear layers and matrix products, normalisation,
 // pooling, embedding. Inputs without a batch dimension, which torch allows and ONNX doesn't, get
 // one and lose it again.
+#include <numeric>
+
 #include "symbolic/registry.h"
 #include "symbolic/versioned_ops.h"
 
@@ -109,18 +111,46 @@ Values matmul(GraphBuilder& graph, NodeArgs& args) {
   return {graph.op("MatMul", {x, args.tensor(args.has("other") ? "other" : "mat2")})};
 }
 
+// Batch normalisation without running statistics, in eval mode too: instance normalisation with
+// the batch among the spatial dimensions. A batch of one needs no more than that (what
+// instance_norm becomes in run_decompositions).
+Values batch_norm_of_batch(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("input");
+  const std::vector<int64_t> dims = dims_of(graph, args, "input", x);
+  const auto rank = static_cast<int64_t>(dims.size());
+  if (dims[1] < 0)
+    args.unsupported("input", list_text(dims),
+                     "expected [batch, channels, ...] with fixed channels");
+  args.ignore("training", "without running statistics, those of the batch are used anyway");
+  args.ignore("momentum", "there are no running statistics");
+  args.ignore("cudnn_enabled", "chooses a CUDA kernel");
+  const DType dtype = graph.type(x).dtype;
+  const Value weight = args.optional_tensor("weight");
+  const Value bias = args.optional_tensor("bias");
+  const auto normal = [&](const Value& channels_second) {
+    return graph.op("InstanceNormalization",
+                    {channels_second, weight.present() ? weight : filled(graph, dtype, dims[1], 1),
+                     bias.present() ? bias : filled(graph, dtype, dims[1], 0)},
+                    {{"epsilon", static_cast<float>(args.number("eps"))}});
+  };
+  if (dims[0] == 1 && rank > 2) return {normal(x)};
+  std::vector<int64_t> swap(rank);
+  std::iota(swap.begin(), swap.end(), 0);
+  std::swap(swap[0], swap[1]);
+  const Value channels_first = transpose(graph, x, swap);
+  const Value y = normal(reshape(graph, channels_first, {1, dims[1], -1}));
+  return {transpose(graph, graph.op("Reshape", {y, graph.op("Shape", {channels_first})}), swap)};
+}
+
 Values batch_norm(GraphBuilder& graph, NodeArgs& args) {
+  if (args.is_none("running_mean") && args.is_none("running_var"))
+    return batch_norm_of_batch(graph, args);
   if (args.boolean("training")) {
     args.unsupported("training", "True",
                      "batch normalisation would use the statistics of the batch",
                      "put the module into eval mode");
   }
   const Value x = args.tensor("input");
-  if (args.is_none("running_mean") || args.is_none("running_var")) {
-    args.unsupported("running_mean", "None",
-                     "batch normalisation without running statistics uses those of the batch",
-                     "build the layer with track_running_stats=True");
-  }
   const Value mean = args.tensor("running_mean");
   const Value variance = args.tensor("running_var");
   const int64_t channels = dims_of(graph, args, "running_mean", mean)[0];
@@ -226,7 +256,8 @@ constexpr Symbolic kRows[] = {
     {"aten::matmul", 10, matmul, "MatMul"},
     {"aten::mm", 10, matmul, "MatMul"},
     {"aten::bmm", 10, matmul, "MatMul"},
-    {"aten::batch_norm", 10, batch_norm, "BatchNormalization"},
+    {"aten::batch_norm", 10, batch_norm,
+     "BatchNormalization; without statistics: InstanceNormalization, ..."},
     {"aten::layer_norm", 10, normalized_layer, "LayerNormalization; below 17: ReduceMean, ..."},
     {"aten::group_norm", 10, group_norm, "InstanceNormalization, Reshape, Mul, Add"},
     {"aten::instance_norm", 10, instance_norm, "InstanceNormalization"},

@@ -1,4 +1,4 @@
-// Symbolic functions of reductions: sums, means, extremes, argmax.
+// Symbolic functions of reductions: sums, means, extremes, any and all, argmax.
 #include "symbolic/registry.h"
 #include "symbolic/versioned_ops.h"
 
@@ -28,6 +28,31 @@ Values reduction(GraphBuilder& graph, NodeArgs& args) {
   const std::vector<int64_t> axes = reduced_axes(args, rank);
   if (rank == 0) return {x};  // one element: its sum, mean and extremes are itself
   return {reduce(graph, kOp.text, x, axes, keepdim)};
+}
+
+Value any_of(GraphBuilder& graph, const Value& boolean, const std::vector<int64_t>& axes,
+             bool keepdim) {
+  // A sum, not a maximum: nothing at all is 0, as in torch.
+  const Value count = reduce(graph, "ReduceSum", graph.cast(boolean, DType::kInt32), axes, keepdim);
+  return graph.cast(count, DType::kBool);
+}
+
+// any and all; all is none that is not. They give uint8 for uint8, else bool.
+template <bool kAll>
+Values truth(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const int64_t rank = rank_of(graph, args, "self", x);
+  const bool keepdim = args.has("keepdim") && args.boolean("keepdim");
+  const bool named = args.has("dim") && !args.is_none("dim");
+  const std::vector<int64_t> axes = reduced_axes(args, rank);
+  Value y = graph.cast(x, DType::kBool);
+  // Unlike elsewhere, an empty dim means no dimension here.
+  if (rank > 0 && !(named && axes.empty())) {
+    if (kAll) y = graph.op("Not", {y});
+    y = any_of(graph, y, axes, keepdim);
+    if (kAll) y = graph.op("Not", {y});
+  }
+  return {as_output(graph, args, y)};
 }
 
 template <OpName kOp>
@@ -73,6 +98,12 @@ constexpr Symbolic kRows[] = {
     {"aten::min", 10, reduction<"ReduceMin">, "ReduceMin"},
     {"aten::max.dim", 10, extreme_and_index<"ReduceMax", "ArgMax">, "ReduceMax, ArgMax"},
     {"aten::min.dim", 10, extreme_and_index<"ReduceMin", "ArgMin">, "ReduceMin, ArgMin"},
+    {"aten::any", 10, truth<false>, "Cast, ReduceSum"},
+    {"aten::any.dim", 10, truth<false>, "Cast, ReduceSum"},
+    {"aten::any.dims", 10, truth<false>, "Cast, ReduceSum"},
+    {"aten::all", 10, truth<true>, "Cast, Not, ReduceSum"},
+    {"aten::all.dim", 10, truth<true>, "Cast, Not, ReduceSum"},
+    {"aten::all.dims", 10, truth<true>, "Cast, Not, ReduceSum"},
     {"aten::argmax", 10, arg_extreme<"ArgMax">, "ArgMax, Reshape"},
     {"aten::argmin", 10, arg_extreme<"ArgMin">, "ArgMin, Reshape"},
     {"aten::cumsum", 11, cumsum, "CumSum"},

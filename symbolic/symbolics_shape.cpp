@@ -1,7 +1,5 @@
-// Symbolic functions of ops that move elements or look at sizes: views, permutations, slices,
-// concatenation, padding, and integer arithmetic on sizes known only at run time (0-d int64
-// values).
-#include <limits>
+// Symbolic functions of ops that move elements: views, permutations, slices, concatenation,
+// padding. Sizes that are known only at run time: symbolics_sizes.cpp.
 #include <numeric>
 
 #include "symbolic/registry.h"
@@ -139,7 +137,8 @@ Values squeeze_dims(GraphBuilder& graph, NodeArgs& args) {
     if (dims[dim] < 0) {
       args.unsupported(args.has("dim") ? "dim" : "self", std::to_string(dim),
                        "is a dynamic dimension: whether it goes depends on its size",
-                       "name the dimensions to squeeze");
+                       args.has("dim") ? "select(dim, 0) takes a dimension that is always 1 away"
+                                       : "name the dimensions to squeeze");
     }
     if (dims[dim] == 1) axes.push_back(dim);
   }
@@ -187,7 +186,6 @@ int64_t element(const GraphBuilder& graph, const Value& value) {
 }
 
 Values slice_tensor(GraphBuilder& graph, NodeArgs& args) {
-  constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
   const Value x = args.tensor("self");
   const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
   const int64_t dim = normalized(args.integer("dim"), static_cast<int64_t>(dims.size()));
@@ -324,46 +322,6 @@ Values border_pad(GraphBuilder& graph, NodeArgs& args) {
   return padded(graph, args, args.tensor("self"), "self", "padding", kMode.text, 0);
 }
 
-Values size(GraphBuilder& graph, NodeArgs& args) {
-  const Value x = args.tensor("self");
-  const Value shape = graph.op("Shape", {x});
-  if (!args.has("dim")) return {shape};
-  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
-  return {graph.op("Gather", {shape, graph.scalar(DType::kInt64, static_cast<double>(dim))},
-                   {{"axis", int64_t{0}}})};
-}
-
-Values list_item(GraphBuilder& graph, NodeArgs& args) {
-  if (args.output_type().dtype != DType::kUndefined) {  // Tensor[]
-    const Values elements = args.tensors("list");
-    const int64_t index = normalized(args.integer("idx"), static_cast<int64_t>(elements.size()));
-    return {elements.at(static_cast<size_t>(index))};
-  }
-  const Value list = args.ints_value("list");
-  return {graph.op("Gather", {list, args.integer_value("idx")}, {{"axis", int64_t{0}}})};
-}
-
-template <OpName kOp>
-Values int_arithmetic(GraphBuilder& graph, NodeArgs& args) {
-  const Value a = args.integer_value("a");
-  return {graph.op(kOp.text, {a, args.integer_value("b")})};
-}
-
-// Sizes are not negative: there truncation and floor agree.
-Values int_floor_divide(GraphBuilder& graph, NodeArgs& args) {
-  const Value a = args.integer_value("a");
-  if (args.integer("b") <= 0)
-    args.unsupported("b", std::to_string(args.integer("b")),
-                     "expected a positive divisor of a size");
-  return {graph.op("Div", {a, args.integer_value("b")})};
-}
-
-// A size as a 0-d tensor and back.
-Values same_number(GraphBuilder& /*graph*/, NodeArgs& args) { return {args.integer_value("a")}; }
-Values int_of_tensor(GraphBuilder& graph, NodeArgs& args) {
-  return {graph.cast(args.tensor("a"), DType::kInt64)};
-}
-
 constexpr Symbolic kRows[] = {
     {"aten::view", 10, view, "Reshape"},
     {"aten::reshape", 10, view, "Reshape"},
@@ -401,16 +359,6 @@ constexpr Symbolic kRows[] = {
     {"aten::replication_pad1d", 10, border_pad<"edge">, "Pad"},
     {"aten::replication_pad2d", 10, border_pad<"edge">, "Pad"},
     {"aten::replication_pad3d", 10, border_pad<"edge">, "Pad"},
-    {"aten::size", 10, size, "Shape, Gather"},
-    {"aten::size.int", 10, size, "Shape, Gather"},
-    {"aten::__getitem__.t", 10, list_item, "Gather"},
-    {"aten::add.int", 10, int_arithmetic<"Add">, "Add"},
-    {"aten::sub.int", 10, int_arithmetic<"Sub">, "Sub"},
-    {"aten::mul.int", 10, int_arithmetic<"Mul">, "Mul"},
-    {"aten::floordiv.int", 10, int_floor_divide, "Div"},
-    {"prim::NumToTensor.Scalar", 10, same_number, "(no node)"},
-    {"aten::Int.Tensor", 10, int_of_tensor, "(no node)"},
-    {"aten::IntImplicit", 10, int_of_tensor, "(no node)"},
 };
 
 }  // namespace

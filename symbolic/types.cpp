@@ -102,9 +102,19 @@ std::string message(const UnsupportedOp::Details& d) {
   return text;
 }
 
+std::string message(const std::vector<UnsupportedOp::Details>& refusals) {
+  if (refusals.size() == 1) return message(refusals.front());
+  std::string text = std::to_string(refusals.size()) + " things can't be exported:";
+  for (const UnsupportedOp::Details& details : refusals) text += "\n  " + message(details);
+  return text;
+}
+
 }  // namespace
 
 UnsupportedOp::UnsupportedOp(Details details)
-    : std::runtime_error(message(details)), details_(std::move(details)) {}
+    : UnsupportedOp(std::vector<Details>{std::move(details)}) {}
+
+UnsupportedOp::UnsupportedOp(std::vector<Details> refusals)
+    : std::runtime_error(message(refusals)), refusals_(std::move(refusals)) {}
 
 }  // namespace qcdq

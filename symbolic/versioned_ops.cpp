@@ -193,6 +193,10 @@ Value slice(GraphBuilder& graph, const Value& x, int64_t axis, const Value& star
   return graph.op("Slice", {x, start, end, graph.ints({axis}), graph.ints({step})});
 }
 
+Value slice(GraphBuilder& graph, const Value& x, int64_t axis, int64_t start, int64_t end) {
+  return slice(graph, x, axis, graph.ints({start}), graph.ints({end}), 1);
+}
+
 Value transpose(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& permutation) {
   const TensorType type = graph.type(x);
   const Value y = graph.op("Transpose", {x}, {{"perm", permutation}});

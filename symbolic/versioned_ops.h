@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -64,6 +65,9 @@ Value reshape(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& d
 /// Slices one axis; start and end are 1-element int64 values.
 Value slice(GraphBuilder& graph, const Value& x, int64_t axis, const Value& start, const Value& end,
             int64_t step);
+/// The same between constants, with step 1; `end` may be kEnd.
+Value slice(GraphBuilder& graph, const Value& x, int64_t axis, int64_t start, int64_t end);
+inline constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
 Value transpose(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& permutation);
 /// Softmax or LogSoftmax over one axis: before opset 13 ONNX flattened everything behind `axis`
 /// into it.

@@ -71,8 +71,8 @@ struct ExportReport {
 /// Exports a TorchScript module. `inputs`: one example value per argument (trailing ones that have
 /// defaults may be left out); their values don't matter for the graph, their element types and
 /// shapes do. The module is put into eval mode and gets its own mode back. Throws
-/// qcdq::UnsupportedOp for what ONNX (at options.opset) can't represent, c10::Error or
-/// std::runtime_error for the rest; `path` is untouched then.
+/// qcdq::UnsupportedOp for what ONNX (at options.opset) can't represent, all of it at once
+/// (refusals()); c10::Error or std::runtime_error for the rest. `path` is untouched then.
 ///
 ///   torch::jit::Module m = torch::jit::load("model.pt");
 ///   qcdq::ExportReport r = qcdq::export_onnx(m, {torch::randn({1, 3, 224, 224})}, "model.onnx",

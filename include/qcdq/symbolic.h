@@ -102,7 +102,7 @@ using Attribute = std::variant<int64_t, float, std::string, std::vector<int64_t>
 using Attributes = std::vector<std::pair<std::string, Attribute>>;
 
 /// The one type of refusal: what can't be represented, by op, argument, value and opset, and what
-/// to do about it.
+/// to do about it. An export looks at the whole model first and throws all its refusals as one.
 class QCDQ_API UnsupportedOp : public std::runtime_error {
  public:
   struct Details {
@@ -115,10 +115,13 @@ class QCDQ_API UnsupportedOp : public std::runtime_error {
     std::string where;   // module path and source line, filled in by convert
   };
   explicit UnsupportedOp(Details details);
-  const Details& details() const { return details_; }
+  /// What one export refused, at least one; what() has a line for each where they are several.
+  explicit UnsupportedOp(std::vector<Details> refusals);
+  const Details& details() const { return refusals_.front(); }
+  const std::vector<Details>& refusals() const { return refusals_; }
 
  private:
-  Details details_;
+  std::vector<Details> refusals_;
 };
 
 /// Builds the ONNX graph. Every op is checked against onnx's own schema at the target opset (arity,

@@ -8,7 +8,6 @@
 #include <cctype>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 #include <stdexcept>
 #include <utility>
 
@@ -65,12 +64,6 @@ void check_archive(const std::string& path) {
     fail(path + ": a pickled module or state dict, " + kNotTorchScript);
   }
   fail(path + ": a zip archive without TorchScript code, " + kNotTorchScript);
-}
-
-std::string text_of(const c10::IValue& value) {
-  std::ostringstream text;
-  text << value;
-  return text.str();
 }
 
 /// The name after `phrase` in a message: letters, digits, '_', ':' and '.'.
@@ -236,13 +229,16 @@ Program program_from_torchscript(const torch::jit::Module& module,
       if (i < inputs.size()) {
         program.notes.push_back("input '" + name + "' is no tensor: fixed to " +
                                 text_of(values[i]));
+      } else if (!values[i].isNone()) {
+        program.notes.push_back("input '" + name + "' is left out: fixed to its default, " +
+                                text_of(values[i]));
       }
     } else if (values[i].isTensor()) {
       // An Optional that was given: what the model asks of None is decided.
       program.graph->inputs()[place++]->setType(c10::TensorType::get());
       program.inputs.push_back({name, {values[i]}, {}});
     } else {
-      place += expand_input(*program.graph, place, values[i], name, program.inputs);
+      place += expand_input(program, place, values[i], name);
     }
   }
   std::vector<std::string> names;
@@ -275,6 +271,7 @@ Program program_from_torchscript(const torch::jit::Module& module,
     const torch::jit::GraphOptimizerEnabledGuard plain(false);
     return flatten_result(module.get_method(name)(arguments));
   };
+  program.graph_is_reference = true;
   return program;
 }
 

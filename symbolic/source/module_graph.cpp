@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <set>
+#include <sstream>
 #include <stdexcept>
 
 #include "symbolic/lower_passes.h"
@@ -187,7 +188,6 @@ std::string known_names(const std::vector<ProgramInput>& inputs) {
 void bind_module(const std::shared_ptr<Graph>& graph, const torch::jit::Module& module) {
   torch::jit::Inline(*graph);
   refuse_calls(graph->block());
-  raise_invalid_calls(graph->block());  // before the first alias analysis, which they break
   // Attributes that only the training branch writes (BatchNorm's counter) can be read once that
   // branch is gone, hence the second round.
   std::unordered_map<const void*, std::string> no_paths;
@@ -299,15 +299,16 @@ void apply_dynamic_axes(std::vector<ProgramInput>& inputs,
   }
 }
 
-size_t expand_input(Graph& graph, size_t index, const c10::IValue& value, const std::string& name,
-                    std::vector<ProgramInput>& inputs) {
+size_t expand_input(Program& program, size_t index, const c10::IValue& value,
+                    const std::string& name) {
+  Graph& graph = *program.graph;
   WithInsertPoint guard(*graph.nodes().begin());
   size_t count = 0;
   const std::function<JitValue*(const c10::IValue&)> make = [&](const c10::IValue& part) {
     if (part.isTensor()) {
       JitValue* leaf = graph.insertInput(index + ++count);
       leaf->setType(c10::TensorType::get());
-      inputs.push_back({name + "_" + std::to_string(count - 1), {part}, {}});
+      program.inputs.push_back({name + "_" + std::to_string(count - 1), {part}, {}});
       return leaf;
     }
     std::vector<JitValue*> elements;
@@ -317,7 +318,13 @@ size_t expand_input(Graph& graph, size_t index, const c10::IValue& value, const 
       }
       return graph.insertNode(graph.createTuple(elements))->output();
     }
-    if (!part.isList() || !part.isTensorList()) return graph.insertConstant(part);
+    if (!part.isTensorList()) {
+      if (!part.isNone()) {
+        program.notes.push_back("a part of input '" + name + "' is no tensor: fixed to " +
+                                text_of(part));
+      }
+      return graph.insertConstant(part);
+    }
     for (const c10::IValue& element : part.toListRef()) elements.push_back(make(element));
     return graph.insertNode(graph.createList(c10::TensorType::get(), elements))->output();
   };
@@ -350,6 +357,12 @@ void bind_input(Graph& graph, size_t index, const c10::IValue& value) {
   JitValue* input = graph.inputs()[index];
   if (input->hasUses()) input->replaceAllUsesWith(graph.insertConstant(value));
   graph.eraseInput(index);
+}
+
+std::string text_of(const c10::IValue& value) {
+  std::ostringstream text;
+  text << value;
+  return text.str();
 }
 
 std::string plain_name(const std::string& name) {

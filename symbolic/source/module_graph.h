@@ -33,10 +33,10 @@ void apply_dynamic_axes(std::vector<ProgramInput>& inputs,
                         const std::vector<DynamicAxis>& dynamic_axes);
 
 /// Replaces graph input `index`, a tuple or list, by one input for each tensor in it, and appends
-/// them to `inputs`, named NAME_0, NAME_1, ... Numbers, strings and None inside become constants.
-/// Returns how many inputs there are now in the place of the one.
-size_t expand_input(torch::jit::Graph& graph, size_t index, const c10::IValue& value,
-                    const std::string& name, std::vector<ProgramInput>& inputs);
+/// them to program.inputs, named NAME_0, NAME_1, ... Numbers, strings and None inside become
+/// constants, which a note tells. Returns how many inputs there are now in the place of the one.
+size_t expand_input(Program& program, size_t index, const c10::IValue& value,
+                    const std::string& name);
 
 /// `like` with its tensors, in the order of expand_input, replaced by those from `next` on.
 c10::IValue with_tensors(const c10::IValue& like, const std::vector<c10::IValue>& tensors,
@@ -44,6 +44,9 @@ c10::IValue with_tensors(const c10::IValue& like, const std::vector<c10::IValue>
 
 /// Replaces graph input `index` by a constant.
 void bind_input(torch::jit::Graph& graph, size_t index, const c10::IValue& value);
+
+/// "3", "[1, 2]", "None": a value that is no tensor, for notes and messages.
+std::string text_of(const c10::IValue& value);
 
 /// An argument's name without the suffix that makes it unique in TorchScript: "x.1" -> "x".
 std::string plain_name(const std::string& name);

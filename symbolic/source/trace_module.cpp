@@ -98,8 +98,8 @@ Program program_from_module(const std::shared_ptr<torch::nn::Module>& module,
                                inputs[i].type()->repr_str() +
                                ": pass each tensor as an argument of its own");
     } else {
-      program.notes.push_back("input " + std::to_string(i) +
-                              " is no tensor: fixed to the example's value");
+      program.notes.push_back("input " + std::to_string(i) + " is no tensor: fixed to " +
+                              text_of(inputs[i]));
     }
   }
   apply_dynamic_axes(program.inputs, options.dynamic_axes);

@@ -81,3 +81,23 @@ def test_dynamic_image_size(qcdq, tmp_path):
     x = torch.randn(3, 3, 9, 21)
     with torch.no_grad():
         assert relative_difference(model(x), run_ort(output, x)[0]) < 1e-5
+
+
+class NumberFromData(nn.Module):
+    """A number that a script computes at each run, and a trace only once."""
+
+    def forward(self, x, k):
+        return x[: int(k.sum())] if torch.jit.is_scripting() else x * int(k.max())
+
+
+def test_a_number_from_data_follows_it_or_is_noted(qcdq, tmp_path):
+    k = torch.tensor([1, 2])
+    for form in ("script", "trace"):
+        path, output = tmp_path / f"{form}.pt", tmp_path / f"{form}.onnx"
+        models.save(NumberFromData(), path, form, (torch.randn(5), k))
+        result = qcdq("export", path, "-o", output, "--input", "x=f32[5]", "k=i64[2]")
+        assert result.returncode == 0, result.stderr
+        x = torch.randn(5)
+        expected = x[:3] if form == "script" else x * 2
+        assert torch.equal(run_ort(output, x, k)[0], expected)
+        assert ("input 'k' is not used in the file" in result.stdout) == (form == "trace")

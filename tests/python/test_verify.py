@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import models
+from conftest import ort_session
 
 SPEC = ("--input", "x=f32[2,8]")
 
@@ -133,3 +134,31 @@ def test_two_inputs_and_outputs(qcdq, tmp_path, form):
     graph = onnx.load(str(output)).graph
     assert [i.name for i in graph.input] == ["x", "y"]
     assert [o.name for o in graph.output] == ["sum", "flat"]
+
+
+class FloatLayerBetweenQuantisers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = torch.fake_quantize_per_tensor_affine(x, 0.05, 128, 0, 255)
+        return torch.fake_quantize_per_tensor_affine(self.fc(x), 0.1, 128, 0, 255)
+
+
+@pytest.mark.parametrize("opset", [10, 11])
+def test_what_ort_cannot_load_at_opset_10_is_noted(qcdq, tmp_path, opset):
+    """ORT's own optimiser puts Round-11 behind the float bias: the file is right without it."""
+    model, output = tmp_path / "model.pt", tmp_path / "model.onnx"
+    models.save(FloatLayerBetweenQuantisers(), model, "script", None)
+    result = qcdq("export", model, "-o", output, *SPEC, "--opset", opset, "--json")
+    assert result.returncode == 0, result.stderr
+    noted = any("does not load this file" in note for note in json.loads(result.stdout)["notes"])
+    assert noted == (opset == 10)
+    ort_session(output, optimize=False)
+    if noted:
+        with pytest.raises(Exception, match="Round"):
+            ort_session(output)
+    else:
+        ort_session(output)

@@ -10,21 +10,6 @@ from conftest import relative_difference, run_ort
 
 TOLERANCE = 1e-4
 FORMS = ("script", "trace")
-# (model, form): why its export is refused for now. Strict: an entry that works again fails here.
-EXPECTED_FAILURES = {
-    ("resizing", "script"): "a never-taken branch of scripted interpolate calls upsample_linear1d "
-    "with align_corners=None, on which libtorch's alias analysis asserts",
-}
-
-
-def cases(names, forms=FORMS):
-    for name in names:
-        for form in forms:
-            reason = EXPECTED_FAILURES.get((name, form))
-            marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
-            yield pytest.param(name, form, marks=marks, id=f"{name}-{form}")
-
-
 def argument_names(module):
     return [argument.name.split(".")[0] for argument in module.forward.schema.arguments[1:]]
 
@@ -67,16 +52,28 @@ def check(qcdq, name, form, folder, *more):
             assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("name, form", cases(zoo.SMALL))
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", zoo.SMALL)
 def test_small(qcdq, tmp_path, name, form):
     check(qcdq, name, form, tmp_path)
 
 
+def test_decomposed_instance_norm(qcdq, tmp_path):
+    """run_decompositions makes a batch_norm of it that has no running statistics."""
+    model, inputs = zoo.make("batch_statistics")
+    program = torch.export.export(model, inputs).run_decompositions()
+    ops = {str(node.target) for node in program.graph.nodes}
+    assert any("no_stats" in op or "_native_batch_norm_legit" in op for op in ops), ops
+    torch.export.save(program, str(tmp_path / "m.pt2"))
+    made = qcdq("export", tmp_path / "m.pt2", "-o", tmp_path / "m.onnx", "--verify")
+    assert made.returncode == 0, made.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("opset", [13, 17, 18, 23])
-@pytest.mark.parametrize("name, form", cases(zoo.SMALL, ["script"]))
-def test_small_at_other_opsets(qcdq, tmp_path, name, form, opset):
-    check(qcdq, name, form, tmp_path, "--opset", opset)
+@pytest.mark.parametrize("name", zoo.SMALL)
+def test_small_at_other_opsets(qcdq, tmp_path, name, opset):
+    check(qcdq, name, "script", tmp_path, "--opset", opset)
 
 
 @pytest.mark.slow

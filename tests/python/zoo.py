@@ -54,6 +54,58 @@ class Resizing(nn.Module):
         return F.leaky_relu(y, 0.1), corners
 
 
+class Interpolate(nn.Module):
+    """Scripted, each call holds every mode's branch: align_corners, size and scale factor are None
+    or not. Sizes read from another tensor keep the branches until the shapes are known."""
+
+    def forward(self, image):
+        row = image[:, :, 0]
+        height, width = image.shape[2], image.shape[3]
+        return (
+            F.interpolate(image, size=[height * 2, width + 1], mode="nearest"),
+            F.interpolate(image, scale_factor=1.5, mode="nearest-exact"),
+            F.interpolate(row, size=[width + 3], mode="linear"),
+            F.interpolate(row, scale_factor=2.0, mode="linear", align_corners=True),
+            F.interpolate(image, size=9, mode="bilinear"),
+            F.interpolate(image, size=[height * 2, width + 1], mode="bilinear", align_corners=True),
+            F.interpolate(image, scale_factor=1.5, mode="bilinear"),
+            F.interpolate(image, size=[height + 2, 7], mode="bicubic"),
+            F.interpolate(image, scale_factor=2.0, mode="bicubic", align_corners=True),
+            F.interpolate(image, size=[height // 2, width // 2], mode="area"),
+        )
+
+
+class BatchStatistics(nn.Module):
+    """Normalisation by the statistics of the input, in eval mode too."""
+
+    def __init__(self):
+        super().__init__()
+        self.images = nn.BatchNorm2d(3, track_running_stats=False)
+        self.rows = nn.BatchNorm1d(24, affine=False, track_running_stats=False)
+        self.instance = nn.InstanceNorm2d(3, affine=True)
+
+    def forward(self, image):
+        return (
+            self.images(image),
+            self.rows(image.flatten(2).transpose(0, 2).flatten(1)),
+            self.instance(image),
+        )
+
+
+class Truths(nn.Module):
+    """any and all, and coordinates of what is true."""
+
+    def forward(self, x):
+        high = x > 0.5
+        return (
+            high.any(),
+            high.any(1, keepdim=True),
+            high.all(dim=(0, 1)),
+            torch.all(x, 0),
+            high.any(1).nonzero().squeeze(1),
+        )
+
+
 class Lstm(nn.Module):
     """Two layers in both directions, batch first."""
 
@@ -226,6 +278,9 @@ def ids():
 SMALL = {
     "unet": (UNet, image()),
     "resizing": (Resizing, image(32)),
+    "interpolate": (Interpolate, image(8)),
+    "batch_statistics": (BatchStatistics, lambda: (torch.randn(8, 3, 4, 4),)),
+    "truths": (Truths, lambda: (torch.rand(5, 2),)),
     "lstm": (Lstm, ids),
     "gru": (Gru, lambda: (torch.randn(5, 2, 6), torch.randn(1, 2, 10))),
     "encoder": (Encoder, ids),

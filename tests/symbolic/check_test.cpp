@@ -4,35 +4,11 @@
 
 #include <functional>
 
-#include "symbolic/onnx_graph.h"
+#include "file_fixture.h"
 #include "symbolic/phases.h"
 
 namespace qcdq {
 namespace {
-
-template <typename F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-/// x: float32[1, channels, 4, 4] -> Conv with weight [2, weight_channels, 3, 3].
-OnnxGraph conv_graph(int64_t channels, int64_t weight_channels) {
-  OnnxGraph graph;
-  graph.inputs = {"x"};
-  graph.outputs = {"y"};
-  graph.types["x"] = {DType::kFloat32, true, {1, channels, 4, 4}, {}};
-  graph.types["y"] = {DType::kFloat32, true, {1, 2, 2, 2}, {}};
-  graph.initializers["w"] =
-      TensorData::from<float>(DType::kFloat32, {2, weight_channels, 3, 3},
-                              std::vector<float>(static_cast<size_t>(18 * weight_channels), 0.5f));
-  graph.nodes.push_back({"Conv", "", "conv", {"x", "w"}, {"y"}, {}, "aten::conv2d", ""});
-  return graph;
-}
 
 TEST(CheckTest, CatchesWhatOnnxForbids) {
   EXPECT_EQ(error_of([] { check_model(conv_graph(3, 3)); }), "no error");

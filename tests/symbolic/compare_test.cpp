@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "file_fixture.h"
 #include "symbolic/compare_outputs.h"
 #include "symbolic/onnx_file.h"
 
@@ -12,16 +13,6 @@ namespace {
 
 TensorData floats(std::vector<int64_t> dims, std::vector<float> values) {
   return TensorData::from<float>(DType::kFloat32, std::move(dims), std::move(values));
-}
-
-template <typename F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(CompareOutputsTest, NanAndInfinity) {

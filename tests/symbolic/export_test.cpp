@@ -5,11 +5,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <set>
-
+#include "file_fixture.h"
 #include "qcdq/ops.h"
 #include "qcdq/verify.h"
 
@@ -18,44 +14,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class ExportTest : public ::testing::Test {
+class ExportTest : public FolderTest {
  protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "qcdq_export_XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-    path_ = (folder_ / "m.onnx").string();
-    torch::manual_seed(0);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  std::set<std::string> listing() const {
-    std::set<std::string> names;
-    for (const auto& entry : fs::directory_iterator(folder_)) {
-      names.insert(entry.path().filename().string());
-    }
-    return names;
-  }
-  std::string contents() const {
-    std::ifstream file(path_, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-  }
-  fs::path folder_;
-  std::string path_;
+  ExportTest() { torch::manual_seed(0); }
 };
 
 void expect_verified(const VerifyReport& report) {
   EXPECT_TRUE(report.ok()) << report.failures.front();
   EXPECT_EQ(report.codes_differing(), 0);
-}
-
-template <typename F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 ExportOptions at_opset(int64_t opset) {
@@ -128,9 +94,9 @@ TEST_F(ExportTest, AScriptedNetWithADynamicBatch) {
 TEST_F(ExportTest, TwoExportsAreTheSameBytes) {
   const torch::jit::Module net = quantised_conv_net(true);
   export_onnx(net, {torch::randn({1, 3, 8, 8})}, path_);
-  const std::string first = contents();
+  const std::string first = contents(path_);
   export_onnx(net, {torch::randn({1, 3, 8, 8})}, path_);
-  EXPECT_EQ(contents(), first);
+  EXPECT_EQ(contents(path_), first);
 }
 
 TEST_F(ExportTest, EveryOpsetLoadsAndComputesTheSame) {
@@ -232,7 +198,7 @@ TEST_F(ExportTest, ExternalDataOnRequest) {
 
 TEST_F(ExportTest, ARefusalNamesTheOpAndLeavesTheFileAlone) {
   export_onnx(conv_net(), {torch::randn({1, 3, 8, 8})}, path_);
-  const std::string before = contents();
+  const std::string before = contents(path_);
   torch::jit::Module net("Net");
   net.define(R"(
 def forward(self, x):
@@ -247,7 +213,7 @@ def forward(self, x):
   }
   EXPECT_NE(words.find("aten::lgamma"), std::string::npos) << words;
   EXPECT_NE(words.find("aten::erfinv"), std::string::npos) << "all refusals at once: " << words;
-  EXPECT_EQ(contents(), before);
+  EXPECT_EQ(contents(path_), before);
   EXPECT_EQ(listing(), std::set<std::string>{"m.onnx"});
 }
 
@@ -265,7 +231,7 @@ TEST_F(ExportTest, OptionsOutsideTheirRangeAreRefused) {
               export_onnx(net, inputs, folder_.string());
             }).find("export_onnx: " + folder_.string() + " is a directory"),
             0u);
-  const std::string missing = (folder_ / "none" / "m.onnx").string();
+  const std::string missing = path("none/m.onnx");
   EXPECT_EQ(error_of([&] { export_onnx(net, inputs, missing); }),
             "cannot write " + missing + ": No such file or directory");
   EXPECT_TRUE(listing().empty());

@@ -264,6 +264,32 @@ graph(%x : Tensor):
   EXPECT_EQ(ops(program), (Ops{{"aten::relu", 1}}));
 }
 
+TEST(Lower, DropsABranchThatCastsNone) {
+  // A mode of a scripted interpolate that the call does not use. Folding the cast would hand None
+  // to an op that takes a bool, and libtorch's alias analysis (a write: it runs) asserts on that.
+  Program program = program_of_ir(R"(
+graph(%x : Tensor):
+  %none : NoneType = prim::Constant()
+  %one : int = prim::Constant[value=1]()
+  %three : int = prim::Constant[value=3]()
+  %sizes : int[] = prim::ListConstruct(%three)
+  %rank : int = aten::dim(%x)
+  %row : bool = aten::eq(%rank, %three)
+  %y : Tensor = prim::If(%row)
+    block0():
+      %corners : bool = prim::unchecked_cast(%none)
+      %a : Tensor = aten::upsample_linear1d(%x, %sizes, %corners, %none)
+      -> (%a)
+    block1():
+      %b : Tensor = aten::relu(%x)
+      -> (%b)
+  %z : Tensor = aten::add_(%y, %one, %one)
+  return (%z))",
+                                  {at::ones({1})});
+  lower(program);
+  EXPECT_EQ(ops(program), (Ops{{"aten::add.Scalar", 1}, {"aten::relu", 1}}));
+}
+
 TEST(Lower, AnswersModeQueries) {
   Program program = program_of_ir(R"(
 graph(%x : Tensor):

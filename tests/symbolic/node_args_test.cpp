@@ -148,6 +148,21 @@ TEST(Convert, RepeatedRefusalsAreOneLine) {
             "qcdq/symbolic.h and load it with --plugin");
 }
 
+TEST(Convert, ThrowsAllRefusalsAsOne) {
+  Program program =
+      recorded(small_case({"input x f32[2]"}, {"%a : Tensor = aten::digamma(%x)",
+                                               "%y : Tensor = aten::lgamma(%a)", "return (%y)"}));
+  try {
+    convert(program, 21, {});
+    FAIL() << "two ops without a symbolic function were not refused";
+  } catch (const UnsupportedOp& error) {
+    ASSERT_EQ(error.refusals().size(), 2U);
+    EXPECT_EQ(error.details().op, "aten::digamma");
+    EXPECT_EQ(error.refusals()[1].op, "aten::lgamma");
+    EXPECT_EQ(error.refusals()[1].opset, 21);
+  }
+}
+
 TEST(Convert, UserRowsAreUsed) {
   register_symbolics({{"aten::special_erfcx", 10, nullptr, "Erf"}});
   Program program = recorded(

@@ -19,6 +19,10 @@ struct Net {
   EmissionOptions options;
   std::vector<std::string> notes;
 
+  Net() = default;
+  /// With the input x of those dims.
+  explicit Net(std::vector<int64_t> dims) { input("x", std::move(dims)); }
+
   void input(const std::string& name, std::vector<int64_t> dims) {
     graph.inputs.push_back(name);
     graph.types[name] = {DType::kFloat32, true, std::move(dims), {}};
@@ -82,6 +86,11 @@ struct Net {
          {{"epsilon", 0.0f}});
   }
   void run() { run_qdq_passes(graph, options, notes); }
+  /// The values named become outputs, then the passes run.
+  void run(std::initializer_list<const char*> outputs) {
+    for (const char* name : outputs) output(name);
+    run();
+  }
 
   std::vector<std::string> ops() const {
     std::vector<std::string> types;

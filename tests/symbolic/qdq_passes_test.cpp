@@ -11,13 +11,11 @@ namespace qcdq::testing {
 namespace {
 
 TEST(ConstantQuantizer, BecomesIntegerCodes) {
-  Net net;
-  net.input("x", {1, 2});
+  Net net({1, 2});
   net.constant("w", floats({2, 2}, {0.25f, -0.75f, 9.0f, -9.0f}));
   net.quantizer("w", "wq", 0.5f, 0, DType::kInt8, {-3, 3});
   net.node("MatMul", {"x", "wq"}, "y");
-  net.output("y");
-  net.run();
+  net.run({"y"});
   EXPECT_EQ(net.ops(), (Ops{"DequantizeLinear", "MatMul"}));
   const OnnxNode& dq = net.only("DequantizeLinear");
   EXPECT_EQ(dq.inputs[0], "w_quantized");
@@ -34,8 +32,7 @@ TEST(ConstantQuantizer, StaysFloatWithQdqWeights) {
   net.constant("w", floats({2, 2}, {0.3f, -0.75f, 9.0f, -9.0f}));
   net.quantizer("w", "wq", 0.5f, 0, DType::kInt8, {-3, 3});
   net.node("MatMul", {"x", "wq"}, "y");
-  net.output("y");
-  net.run();
+  net.run({"y"});
   EXPECT_EQ(net.ops(), (Ops{"QuantizeLinear", "Clip", "DequantizeLinear", "MatMul"}));
   const OnnxNode& q = net.only("QuantizeLinear");
   EXPECT_EQ(net.values(q.inputs[0]), (Numbers{0.3f, -0.75f, 9.0f, -9.0f}));
@@ -52,8 +49,7 @@ TEST(ConstantQuantizer, QdqWeightsBelowOpset12ClipInFloat) {
     net.constant("w", floats({2, 2}, {0.3f, -0.75f, 9.0f, -9.0f}));
     net.quantizer("w", "wq", 0.5f, 0, DType::kInt8, {-3, 3});
     net.node("MatMul", {"x", "wq"}, "y");
-    net.output("y");
-    net.run();
+    net.run({"y"});
     EXPECT_EQ(net.ops(), (Ops{"Clip", "QuantizeLinear", "DequantizeLinear", "MatMul"}));
     const auto bounds = clip_bounds(net.graph, net.only("Clip"));
     ASSERT_TRUE(bounds.has_value());
@@ -63,13 +59,11 @@ TEST(ConstantQuantizer, QdqWeightsBelowOpset12ClipInFloat) {
 }
 
 TEST(WeightView, TransposeIsFoldedIntoTheCodes) {
-  Net net;
-  net.input("x", {5, 3});
+  Net net({5, 3});
   net.weight("w", {2, 3}, {1, 2, 3, 4, 5, 6}, {0.5f, 0.25f}, 0);
   net.node("Transpose", {"w"}, "wt", {{"perm", std::vector<int64_t>{1, 0}}});
   net.node("MatMul", {"x", "wt"}, "y");
-  net.output("y");
-  net.run();
+  net.run({"y"});
   EXPECT_EQ(net.ops(), (Ops{"DequantizeLinear", "MatMul"}));
   const OnnxNode& dq = net.only("DequantizeLinear");
   EXPECT_EQ(net.values(dq.inputs[0]), (Numbers{1, 4, 2, 5, 3, 6}));
@@ -79,29 +73,25 @@ TEST(WeightView, TransposeIsFoldedIntoTheCodes) {
 }
 
 TEST(WeightView, TransposeBeforeGemmBecomesTransB) {
-  Net net;
-  net.input("x", {5, 3});
+  Net net({5, 3});
   net.weight("w", {2, 3}, {1, 2, 3, 4, 5, 6}, {0.5f, 0.25f}, 0);
   net.node("Transpose", {"w"}, "wt");
   net.node("Gemm", {"x", "wt"}, "y");
-  net.output("y");
-  net.run();
+  net.run({"y"});
   EXPECT_EQ(net.ops(), (Ops{"DequantizeLinear", "Gemm"}));
   EXPECT_EQ(net.only("Gemm").int_attribute("transB", 0), 1);
   EXPECT_EQ(net.only("Gemm").inputs[1], "w");
 }
 
 TEST(WeightView, BlockedTransposeMovesItsScales) {
-  Net net;
-  net.input("x", {5, 4});
+  Net net({5, 4});
   net.weight("w", {2, 4}, {1, 2, 3, 4, 5, 6, 7, 8}, {1.0f}, 0);
   net.constant("w_s", floats({2, 2}, {1, 2, 3, 4}));
   net.constant("w_z", integers(DType::kInt8, {2, 2}, {0, 0, 0, 0}));
   net.producer("w").attributes = {{"axis", int64_t{1}}, {"block_size", int64_t{2}}};
   net.node("Transpose", {"w"}, "wt", {{"perm", std::vector<int64_t>{1, 0}}});
   net.node("MatMul", {"x", "wt"}, "y");
-  net.output("y");
-  net.run();
+  net.run({"y"});
   const OnnxNode& dq = net.only("DequantizeLinear");
   EXPECT_EQ(net.values(dq.inputs[0]), (Numbers{1, 5, 2, 6, 3, 7, 4, 8}));
   EXPECT_EQ(net.values(dq.inputs[1]), (Numbers{1, 3, 2, 4}));
@@ -110,15 +100,13 @@ TEST(WeightView, BlockedTransposeMovesItsScales) {
 }
 
 TEST(WeightView, ReshapeKeepsItsChannels) {
-  Net net;
-  net.input("x", {1, 2, 5, 5});
+  Net net({1, 2, 5, 5});
   net.weight("w", {3, 2}, {1, 2, 3, 4, 5, 6}, {0.5f, 0.25f, 1.0f}, 0);
   net.constant("shape", TensorData::from<int64_t>(DType::kInt64, {4}, {3, 2, 1, 1}));
   net.node("Reshape", {"w", "shape"}, "w4");
   net.graph.types["w4"] = {DType::kFloat32, true, {3, 2, 1, 1}, {}};
   net.node("Conv", {"x", "w4"}, "y");
-  net.output("y");
-  net.run();
+  net.run({"y"});
   EXPECT_EQ(net.ops(), (Ops{"DequantizeLinear", "Conv"}));
   const OnnxNode& dq = net.only("DequantizeLinear");
   EXPECT_EQ(net.graph.initializer(dq.inputs[0])->dims, (std::vector<int64_t>{3, 2, 1, 1}));
@@ -126,36 +114,30 @@ TEST(WeightView, ReshapeKeepsItsChannels) {
 }
 
 TEST(WeightView, ReshapeAcrossChannelsIsLeft) {
-  Net net;
-  net.input("x", {1, 6});
+  Net net({1, 6});
   net.weight("w", {3, 2}, {1, 2, 3, 4, 5, 6}, {0.5f, 0.25f, 1.0f}, 0);
   net.constant("shape", TensorData::from<int64_t>(DType::kInt64, {2}, {6, 1}));
   net.node("Reshape", {"w", "shape"}, "w4");
   net.graph.types["w4"] = {DType::kFloat32, true, {6, 1}, {}};
   net.node("MatMul", {"x", "w4"}, "y");
-  net.output("y");
-  net.run();
+  net.run({"y"});
   EXPECT_EQ(net.ops(), (Ops{"DequantizeLinear", "Reshape", "MatMul"}));
 }
 
 TEST(Relu, BeforeAnUnsignedQuantiserIsDropped) {
-  Net net;
-  net.input("x", {4});
+  Net net({4});
   net.node("Relu", {"x"}, "r");
   net.quantizer("r", "y", 0.5f, 0);
-  net.output("y");
-  net.run();
+  net.run({"y"});
   EXPECT_EQ(net.ops(), (Ops{"QuantizeLinear", "DequantizeLinear"}));
   EXPECT_EQ(net.only("QuantizeLinear").inputs[0], "x");
 }
 
 TEST(Relu, BecomesAClipOfTheCodesElsewhere) {
-  Net net;
-  net.input("x", {4});
+  Net net({4});
   net.node("Relu", {"x"}, "r");
   net.quantizer("r", "y", 0.5f, 128);
-  net.output("y");
-  net.run();
+  net.run({"y"});
   EXPECT_EQ(net.ops(), (Ops{"QuantizeLinear", "Clip", "DequantizeLinear"}));
   EXPECT_EQ(net.values(net.only("Clip").inputs[1]), (Numbers{128}));
   EXPECT_EQ(net.values(net.only("Clip").inputs[2]), (Numbers{255}));
@@ -167,19 +149,15 @@ TEST(Relu, StaysWithSignedStorage) {
   net.input("x", {4});
   net.node("Relu", {"x"}, "r");
   net.quantizer("r", "y", 0.5f, 0, DType::kInt8);
-  net.output("y");
-  net.run();
+  net.run({"y"});
   EXPECT_EQ(net.ops(), (Ops{"Relu", "QuantizeLinear", "DequantizeLinear"}));
 }
 
 TEST(Relu, WithAnotherUserStays) {
-  Net net;
-  net.input("x", {4});
+  Net net({4});
   net.node("Relu", {"x"}, "r");
   net.quantizer("r", "y", 0.5f, 0);
-  net.output("y");
-  net.output("r");
-  net.run();
+  net.run({"y", "r"});
   EXPECT_EQ(net.ops(), (Ops{"Relu", "QuantizeLinear", "DequantizeLinear"}));
 }
 
@@ -193,14 +171,12 @@ TEST(Relu6, IsDroppedWhereTheCodesEndBeforeSix) {
                       {6.0f / 255, {"QuantizeLinear", "DequantizeLinear"}, 255},
                       {0.05f, {"QuantizeLinear", "Clip", "DequantizeLinear"}, 120}};
   for (const Row& row : rows) {
-    Net net;
-    net.input("x", {4});
+    Net net({4});
     net.constant("zero", floats({}, {0}));
     net.constant("six", floats({}, {6}));
     net.node("Clip", {"x", "zero", "six"}, "r");
     net.quantizer("r", "y", row.scale, 0);
-    net.output("y");
-    net.run();
+    net.run({"y"});
     EXPECT_EQ(net.ops(), row.ops) << row.scale;
     if (row.last < 255) {
       EXPECT_EQ(net.values(net.only("Clip").inputs[2]), Numbers{row.last});
@@ -216,28 +192,22 @@ TEST(FloatClip, IsMovedToTheCodesOnlyFromOpset12) {
   net.constant("six", floats({}, {6}));
   net.node("Clip", {"x", "zero", "six"}, "r");
   net.quantizer("r", "y", 0.05f, 0);
-  net.output("y");
-  net.run();
+  net.run({"y"});
   EXPECT_EQ(net.ops(), (Ops{"Clip", "QuantizeLinear", "DequantizeLinear"}));
 }
 
 TEST(Codes, ClipOfTheFullRangeIsDropped) {
-  Net net;
-  net.input("x", {4});
+  Net net({4});
   net.quantizer("x", "y", 0.5f, 3, DType::kUInt8, {0, 255});
-  net.output("y");
-  net.run();
+  net.run({"y"});
   EXPECT_EQ(net.ops(), (Ops{"QuantizeLinear", "DequantizeLinear"}));
 }
 
 TEST(Codes, SignedPairsAreStoredUnsigned) {
-  Net net;
-  net.input("x", {4});
+  Net net({4});
   net.quantizer("x", "y", 0.5f, -1, DType::kInt8, {-8, 7});
   net.quantizer("x", "z", 0.5f, 0, DType::kInt8);
-  net.output("y");
-  net.output("z");
-  net.run();
+  net.run({"y", "z"});
   const OnnxNode& clipped = net.producer("y");
   EXPECT_EQ(net.graph.initializer(clipped.inputs[2])->dtype, DType::kUInt8);
   EXPECT_EQ(net.values(clipped.inputs[2]), (Numbers{7}));
@@ -247,18 +217,14 @@ TEST(Codes, SignedPairsAreStoredUnsigned) {
 }
 
 TEST(Codes, ThatAreAnOutputKeepTheirType) {
-  Net net;
-  net.input("x", {4});
+  Net net({4});
   net.quantizer("x", "y", 0.5f, 0, DType::kInt8);
-  net.output("y");
-  net.output("y_q");
-  net.run();
+  net.run({"y", "y_q"});
   EXPECT_EQ(net.graph.initializer(net.producer("y").inputs[2])->dtype, DType::kInt8);
 }
 
 TEST(Codes, CastBetweenQAndDqIsDropped) {
-  Net net;
-  net.input("x", {4});
+  Net net({4});
   net.constant("s", floats({}, {0.5f}));
   net.constant("z8", integers(DType::kUInt8, {}, {5}));
   net.constant("z32", integers(DType::kInt32, {}, {5}));
@@ -266,15 +232,13 @@ TEST(Codes, CastBetweenQAndDqIsDropped) {
   net.node("Cast", {"q"}, "q32", {{"to", int64_t{6}}});
   net.graph.types["q32"] = {DType::kInt32, true, {4}, {}};
   net.node("DequantizeLinear", {"q32", "s", "z32"}, "y");
-  net.output("y");
-  net.run();
+  net.run({"y"});
   EXPECT_EQ(net.ops(), (Ops{"QuantizeLinear", "DequantizeLinear"}));
   EXPECT_EQ(net.graph.initializer(net.producer("y").inputs[2])->dtype, DType::kUInt8);
 }
 
 TEST(Codes, Int32WithAZeroPointIsRefused) {
-  Net net;
-  net.input("x", {4});
+  Net net({4});
   net.constant("s", floats({}, {0.5f}));
   net.constant("z", integers(DType::kInt32, {}, {5}));
   net.node("Cast", {"x"}, "q", {{"to", int64_t{6}}});
@@ -292,8 +256,7 @@ TEST(Codes, Int32WithAZeroPointIsRefused) {
 }
 
 TEST(Parameters, EveryPairOwnsItsOwn) {
-  Net net;
-  net.input("x", {4});
+  Net net({4});
   net.constant("s", floats({}, {0.5f}));
   net.constant("z", integers(DType::kUInt8, {}, {0}));
   net.node("QuantizeLinear", {"x", "s", "z"}, "q1");
@@ -302,8 +265,7 @@ TEST(Parameters, EveryPairOwnsItsOwn) {
   net.node("QuantizeLinear", {"n", "s", "z"}, "q2");
   net.node("DequantizeLinear", {"q2", "s", "z"}, "y2");
   net.node("Mul", {"y2", "s"}, "y3");
-  net.output("y3");
-  net.run();
+  net.run({"y3"});
   EXPECT_EQ(net.producer("q1").inputs[1], net.producer("y1").inputs[1]);
   EXPECT_NE(net.producer("q1").inputs[1], net.producer("q2").inputs[1]);
   EXPECT_NE(net.producer("q1").inputs[2], net.producer("q2").inputs[2]);
@@ -321,8 +283,7 @@ TEST(Codes, SignedOnesBeforeMaxPoolAreStoredUnsignedFromOpset21) {
     net.node("MaxPool", {"xq"}, "p", {{"kernel_shape", std::vector<int64_t>{2, 2}}});
     net.node("Neg", {"p"}, "n");
     net.quantizer("n", "y", 0.1f, 0, DType::kInt8);
-    net.output("y");
-    net.run();
+    net.run({"y"});
     const bool moved = opset == 21;
     EXPECT_EQ(net.graph.initializer(net.producer("xq").inputs[2])->dtype,
               moved ? DType::kUInt8 : DType::kInt8);
@@ -342,8 +303,7 @@ TEST(UInt8Weights, AreShiftedBy128WhereTheyCanSaturate) {
   net.weight("narrow", {2, 2}, {-7, 2, 3, 7}, {0.5f}, 0);
   net.node("MatMul", {"x", "wide"}, "y");
   net.node("MatMul", {"y", "narrow"}, "z");
-  net.output("z");
-  net.run();
+  net.run({"z"});
   const OnnxNode& wide = net.producer(net.producer("y").inputs[1]);
   EXPECT_EQ(net.graph.initializer(wide.inputs[0])->dtype, DType::kUInt8);
   EXPECT_EQ(net.values(wide.inputs[0]), (Numbers{1, 130, 131, 255}));

@@ -146,6 +146,7 @@ TEST(Record, RefusesAGraphThatDiffersFromItsReference) {
   options.dynamic_axes = {{"x", 0, "N"}};
   Program program = program_from_torchscript(module, {at::ones({2, 3})}, options);
   lower(program);
+  program.graph_is_reference = false;  // as of a trace
   program.reference = [](const std::vector<c10::IValue>& inputs) {
     return std::vector<at::Tensor>{inputs[0].toTensor() + 0.5};
   };
@@ -164,16 +165,32 @@ TEST(Record, RefusesAGraphThatDiffersFromItsReference) {
   EXPECT_EQ(error_of([&] { record(program); }), "the model itself fails at N=3: only batch 2");
 }
 
-TEST(Record, RunsOnceWithoutDynamicAxes) {
+TEST(Record, RunsTheModuleItselfNeverForTorchScript) {
   const torch::jit::Module module = module_of("def forward(self, x):\n    return torch.relu(x)\n");
-  Program program = program_from_torchscript(module, {at::ones({2, 3})}, {});
-  program.reference = [](const std::vector<c10::IValue>&) -> std::vector<at::Tensor> {
-    throw std::runtime_error("a second forward");
-  };
-  lower(program);
-  const int threads = at::get_num_threads();
-  record(program);
-  EXPECT_EQ(at::get_num_threads(), threads);
+  for (const bool dynamic : {false, true}) {
+    ExportOptions options;
+    if (dynamic) options.dynamic_axes = {{"x", 0, "N"}};
+    Program program = program_from_torchscript(module, {at::ones({2, 3})}, options);
+    program.reference = [](const std::vector<c10::IValue>&) -> std::vector<at::Tensor> {
+      throw std::runtime_error("a forward of the module");
+    };
+    lower(program);
+    const int threads = at::get_num_threads();
+    record(program);
+    EXPECT_EQ(at::get_num_threads(), threads);
+    EXPECT_EQ(output_type(program).dims, (std::vector<int64_t>{dynamic ? -1 : 2, 3}));
+  }
+}
+
+TEST(Record, NotesABakedSizeThatNoNodeContradicts) {
+  const torch::jit::Module module =
+      module_of("def forward(self, x):\n    return torch.relu(x.view([2, -1]))\n");
+  const Program program = recorded(module, {at::ones({2, 4})}, {{"x", 0, "N"}});
+  ASSERT_EQ(program.notes.size(), 1U);
+  EXPECT_NE(program.notes[0].find("its result has the shape [2, 6] at N=3, as in the model: is a "
+                                  "size baked in?"),
+            std::string::npos)
+      << program.notes[0];
 }
 
 TEST(Record, NamesTheOpThatFailsOnTheExample) {

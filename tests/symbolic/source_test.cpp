@@ -108,7 +108,9 @@ def forward(self, x, y, scale: float = 2.0, flag: bool = False):
   EXPECT_EQ(program.inputs[0].name, "x");
   EXPECT_EQ(program.inputs[1].name, "y");
   EXPECT_EQ(program.graph->inputs().size(), 2U);
-  EXPECT_TRUE(program.notes.empty());
+  EXPECT_EQ(program.notes,
+            (std::vector<std::string>{"input 'scale' is left out: fixed to its default, 2.",
+                                      "input 'flag' is left out: fixed to its default, False"}));
   lower(program);
   EXPECT_EQ(ops(program), (Ops{{"aten::add.Tensor", 1}, {"aten::mul.Scalar", 1}}));
   EXPECT_TRUE(at::equal(run_graph(program).at(0), at::full({2}, 4.0)));
@@ -116,8 +118,23 @@ def forward(self, x, y, scale: float = 2.0, flag: bool = False):
       at::equal(program.reference({at::ones({2}), at::ones({2})}).at(0), at::full({2}, 4.0)));
 
   Program given = program_from_torchscript(module, {at::ones({2}), at::ones({2}), 3.0}, {});
-  EXPECT_EQ(given.notes, (std::vector<std::string>{"input 'scale' is no tensor: fixed to 3."}));
+  EXPECT_EQ(given.notes,
+            (std::vector<std::string>{"input 'scale' is no tensor: fixed to 3.",
+                                      "input 'flag' is left out: fixed to its default, False"}));
   EXPECT_TRUE(at::equal(run_graph(given).at(0), at::full({2}, 6.0)));
+}
+
+TEST(TorchScriptSource, NotesANumberInATuple) {
+  const torch::jit::Module module = module_of(R"(
+def forward(self, pair: Tuple[Tensor, int]):
+    return pair[0] * pair[1]
+)");
+  Program program = program_from_torchscript(
+      module, {c10::ivalue::Tuple::create({at::ones({2}), int64_t{3}})}, {});
+  EXPECT_EQ(program.notes,
+            (std::vector<std::string>{"a part of input 'pair' is no tensor: fixed to 3"}));
+  lower(program);
+  EXPECT_TRUE(at::equal(run_graph(program).at(0), at::full({2}, 3.0)));
 }
 
 TEST(TorchScriptSource, RefusesWrongArguments) {
@@ -300,8 +317,7 @@ TEST(TraceModule, NamesInputsAndOutputs) {
   EXPECT_EQ(program.inputs[0].name, "input_0");
   EXPECT_EQ(program.inputs[1].name, "input_1");
   EXPECT_EQ(program.output_names, (std::vector<std::string>{"output_0", "output_1"}));
-  EXPECT_EQ(program.notes,
-            (std::vector<std::string>{"input 1 is no tensor: fixed to the example's value"}));
+  EXPECT_EQ(program.notes, (std::vector<std::string>{"input 1 is no tensor: fixed to 3."}));
   EXPECT_TRUE(at::equal(run_graph(program).at(1), at::full({1, 2}, 4.0F)));
 
   ExportOptions options;

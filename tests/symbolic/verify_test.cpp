@@ -4,11 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-
-#include "symbolic/onnx_graph.h"
+#include "file_fixture.h"
 #include "symbolic/phases.h"
 
 namespace qcdq {
@@ -16,54 +12,19 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class VerifyTest : public ::testing::Test {
+class VerifyTest : public FolderTest {
  protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "qcdq_verify_XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-    path_ = (folder_ / "m.onnx").string();
-    torch::manual_seed(0);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
+  VerifyTest() { torch::manual_seed(0); }
   void write(const OnnxGraph& graph, ExternalDataMode mode = ExternalDataMode::kAuto) {
     check_model(graph);
     write_model(graph, path_, mode);
   }
-  fs::path folder_;
-  std::string path_;
 };
 
 torch::jit::Module module_of(const std::string& forward) {
   torch::jit::Module module("m");
   module.define(forward);
   return module;
-}
-
-template <typename F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-/// x -> Q(scale, zero_point) -> Clip[0, 15] -> DQ -> y.
-OnnxGraph quantiser_graph(uint8_t zero_point = 8, float scale = 0.05f) {
-  OnnxGraph graph;
-  graph.inputs = {"x"};
-  graph.outputs = {"y"};
-  graph.types["x"] = graph.types["y"] = {DType::kFloat32, true, {-1}, {"N"}};
-  graph.initializers["s"] = TensorData::scalar<float>(DType::kFloat32, scale);
-  graph.initializers["z"] = TensorData::scalar<uint8_t>(DType::kUInt8, zero_point);
-  graph.initializers["lo"] = TensorData::scalar<uint8_t>(DType::kUInt8, 0);
-  graph.initializers["hi"] = TensorData::scalar<uint8_t>(DType::kUInt8, 15);
-  graph.nodes.push_back({"QuantizeLinear", "", "act/Q", {"x", "s", "z"}, {"q"}, {}, "", ""});
-  graph.nodes.push_back({"Clip", "", "act/Clip", {"q", "lo", "hi"}, {"c"}, {}, "", ""});
-  graph.nodes.push_back({"DequantizeLinear", "", "act/DQ", {"c", "s", "z"}, {"y"}, {}, "", ""});
-  return graph;
 }
 
 constexpr const char* kQuantiser = R"(
@@ -73,7 +34,7 @@ def forward(self, x):
 )";
 
 TEST_F(VerifyTest, AFileThatComputesTheSamePasses) {
-  write(quantiser_graph());
+  write(quantiser_graph(0.05f, 8));
   const torch::jit::Module module = module_of(kQuantiser);
   const at::Tensor x = torch::randn({1000});
   const VerifyReport report = verify_onnx(module, {{x}, {torch::randn({7})}}, path_);
@@ -91,7 +52,7 @@ TEST_F(VerifyTest, AFileThatComputesTheSamePasses) {
 }
 
 TEST_F(VerifyTest, NamesTheOutputThatDiffers) {
-  write(quantiser_graph(9));
+  write(quantiser_graph(0.05f, 9));
   const VerifyReport report = verify_onnx(module_of(kQuantiser), {{torch::randn({1000})}}, path_,
                                           {.optimization = Optimization::kOff});
   EXPECT_FALSE(report.ok());
@@ -106,7 +67,7 @@ TEST_F(VerifyTest, NamesTheOutputThatDiffers) {
 }
 
 TEST_F(VerifyTest, CodesAtTiesAreNamedNotFailed) {
-  write(quantiser_graph(8, 0.0123f));
+  write(quantiser_graph(0.0123f, 8));
   // Multiplies by the reciprocal, as aten does; x lies on ties.
   const torch::jit::Module module = module_of(R"(
 def forward(self, x):
@@ -123,15 +84,11 @@ def forward(self, x):
 }
 
 TEST_F(VerifyTest, LeavesTheFileAlone) {
-  write(quantiser_graph());
-  auto read = [&] {
-    std::ifstream file(path_, std::ios::binary);
-    return std::string(std::istreambuf_iterator<char>(file), {});
-  };
-  const std::string before = read();
+  write(quantiser_graph(0.05f, 8));
+  const std::string before = contents(path_);
   verify_onnx(module_of(kQuantiser), {{torch::randn({5})}}, path_);
-  EXPECT_EQ(read(), before);
-  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 1);
+  EXPECT_EQ(contents(path_), before);
+  EXPECT_EQ(listing(), std::set<std::string>{"m.onnx"});
 }
 
 /// x: [N, k] -> Q/DQ (u8) -> MatMul(int8 weight through DQ) -> Q/DQ (u8) -> y.
@@ -275,7 +232,7 @@ def forward(self, a, b):
 }
 
 TEST_F(VerifyTest, EachModuleGetsItsOwnModeBack) {
-  write(quantiser_graph());
+  write(quantiser_graph(0.05f, 8));
   torch::jit::Module module("outer");
   torch::jit::Module inner("inner");
   inner.register_attribute("training", c10::BoolType::get(), true);
@@ -294,10 +251,10 @@ TEST_F(VerifyTest, SaysWhatIsMissing) {
             "cannot open " + path_ + ": No such file or directory");
   std::ofstream(path_) << "not a model";
   EXPECT_EQ(error_of([&] { verify_onnx(module, inputs, path_); }), path_ + " is not an ONNX file");
-  write(quantiser_graph());
+  write(quantiser_graph(0.05f, 8));
   EXPECT_EQ(error_of([&] { verify_onnx(module, {}, path_); }),
             "verify_onnx: inputs is empty: expected one set or more");
-  const std::string none = (folder_ / "none").string();
+  const std::string none = path("none");
   EXPECT_EQ(error_of([&] { verify_onnx(module, inputs, path_, {.ort = none}); }),
             "no ONNX Runtime at " + none +
                 " (given): expected libonnxruntime.so, or a folder that holds it");

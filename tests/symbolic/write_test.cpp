@@ -15,8 +15,8 @@
 #include <limits>
 #include <set>
 
+#include "file_fixture.h"
 #include "qcdq/affine.h"
-#include "symbolic/onnx_graph.h"
 #include "symbolic/ort.h"
 #include "symbolic/phases.h"
 
@@ -25,30 +25,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A folder of its own for each test.
-class WriteTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "qcdq_write_XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  std::string path(const std::string& name) const { return (folder_ / name).string(); }
-  std::set<std::string> listing() const {
-    std::set<std::string> names;
-    for (const auto& entry : fs::directory_iterator(folder_)) {
-      names.insert(entry.path().filename().string());
-    }
-    return names;
-  }
-  fs::path folder_;
-};
-
-std::string contents(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
+class WriteTest : public FolderTest {};
 
 onnx::ModelProto parsed(const std::string& path) {
   onnx::ModelProto model;
@@ -56,49 +33,11 @@ onnx::ModelProto parsed(const std::string& path) {
   return model;
 }
 
-template <typename F>
-std::string error_of(F&& f) {
-  try {
-    f();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-/// x: float32[N] -> QuantizeLinear(scale, uint8 zero point) -> Clip[0, 15] -> codes, and ->
-/// DequantizeLinear -> y.
-OnnxGraph quantiser_graph(float scale, uint8_t zero_point) {
-  OnnxGraph graph;
-  graph.inputs = {"x"};
-  graph.outputs = {"y", "codes"};
-  graph.types["x"] = {DType::kFloat32, true, {-1}, {"N"}};
-  graph.types["y"] = {DType::kFloat32, true, {-1}, {"N"}};
-  graph.types["codes"] = {DType::kUInt8, true, {-1}, {"N"}};
-  graph.initializers["scale"] = TensorData::scalar<float>(DType::kFloat32, scale);
-  graph.initializers["zero_point"] = TensorData::scalar<uint8_t>(DType::kUInt8, zero_point);
-  graph.initializers["lowest"] = TensorData::scalar<uint8_t>(DType::kUInt8, 0);
-  graph.initializers["highest"] = TensorData::scalar<uint8_t>(DType::kUInt8, 15);
-  graph.nodes.push_back(
-      {"QuantizeLinear", "", "q", {"x", "scale", "zero_point"}, {"wide"}, {}, "", ""});
-  graph.nodes.push_back({"Clip", "", "clip", {"wide", "lowest", "highest"}, {"codes"}, {}, "", ""});
-  graph.nodes.push_back(
-      {"DequantizeLinear", "", "dq", {"codes", "scale", "zero_point"}, {"y"}, {}, "", "net.py:7"});
+/// The quantiser's graph, its codes an output too.
+OnnxGraph codes_graph() {
+  OnnxGraph graph = quantiser_graph(0.5f, 8);
+  graph.outputs.push_back("codes");
   graph.metadata = {{"qcdq.format", "qcdq"}};
-  return graph;
-}
-
-/// x: float32[1, channels, 4, 4] -> Conv with weight [2, weight_channels, 3, 3].
-OnnxGraph conv_graph(int64_t channels, int64_t weight_channels) {
-  OnnxGraph graph;
-  graph.inputs = {"x"};
-  graph.outputs = {"y"};
-  graph.types["x"] = {DType::kFloat32, true, {1, channels, 4, 4}, {}};
-  graph.types["y"] = {DType::kFloat32, true, {1, 2, 2, 2}, {}};
-  graph.initializers["w"] =
-      TensorData::from<float>(DType::kFloat32, {2, weight_channels, 3, 3},
-                              std::vector<float>(static_cast<size_t>(18 * weight_channels), 0.5f));
-  graph.nodes.push_back({"Conv", "", "conv", {"x", "w"}, {"y"}, {}, "aten::conv2d", ""});
   return graph;
 }
 
@@ -121,7 +60,7 @@ TEST_F(WriteTest, RunsInOrtAndEqualsTheFormulaOnTiesAndSpecials) {
                                 -3e38f,
                                 1e-45f,
                                 std::numeric_limits<float>::quiet_NaN()};
-  const OnnxGraph graph = quantiser_graph(0.5f, 8);
+  const OnnxGraph graph = codes_graph();
   check_model(graph);
   write_model(graph, path("q.onnx"), ExternalDataMode::kAuto);
   for (bool optimize : {false, true}) {
@@ -146,8 +85,7 @@ TEST_F(WriteTest, RunsInOrtAndEqualsTheFormulaOnTiesAndSpecials) {
 }
 
 TEST_F(WriteTest, SaysWhoMadeItAndFromWhat) {
-  const WriteResult result =
-      write_model(quantiser_graph(0.5f, 8), path("q.onnx"), ExternalDataMode::kAuto);
+  const WriteResult result = write_model(codes_graph(), path("q.onnx"), ExternalDataMode::kAuto);
   const onnx::ModelProto model = parsed(path("q.onnx"));
   EXPECT_EQ(model.producer_name(), "qcdq");
   EXPECT_FALSE(model.producer_version().empty());
