@@ -106,6 +106,24 @@ def qat(rows):
     return lines
 
 
+def gpu(rows):
+    """The forward on a GPU, at 64 MiB and more."""
+    found = [x for x in r.select(rows, suite="gpu", op="fake_quantize", pass_="fwd", impl="ours",
+                                 granularity="per_tensor", type="f32")
+             if (r.size_bytes(x["size"]) or 0) >= 64 * r.MIB]  # fmt: skip
+    targets = (("GPU, fake_quantize f32 per tensor", ">= 85 % of the copy's bandwidth"),
+               ("GPU, the same against aten", ">= 2x"))  # fmt: skip
+    if not found:
+        return [line(what, target, None, None, "") for what, target in targets]
+    share = min(1 / x["ratio"] for x in found)
+    speedups = [other["ratio"] / x["ratio"] for x in found
+                if (other := r.same_group(rows, x, "aten"))]  # fmt: skip
+    least = min(speedups, default=None)
+    return [line(*targets[0], f"{share:.0%}", share >= 0.85, sizes_of(found)),
+            line(*targets[1], f"{least:.1f}x" if least else None, least and least >= 2,
+                 sizes_of(found))]  # fmt: skip
+
+
 def table(rows, has_avx512):
     """The lines of the headline table, in the order of the promises."""
     fwd = dict(op="fake_quantize", pass_="fwd")
@@ -135,8 +153,7 @@ def table(rows, has_avx512):
                          granularity="per_tensor", type="f32"))  # fmt: skip
     lines.append(two_threads(rows))
     lines += qat(rows)
-    lines.append(line("GPU", ">= 85 % of the copy's bandwidth", None, None, ""))
-    return lines
+    return lines + gpu(rows)
 
 
 def verdict(entry):

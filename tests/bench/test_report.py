@@ -36,6 +36,20 @@ def test_the_worst_size_counts(tmp_path):
     assert line["value"] == "1.40x" and headline.verdict(line) == "MISSED"
 
 
+def test_gpu_share_of_the_copy(tmp_path):
+    op, large = "fake_quantize", "fwd/per_tensor/f32/64MiB/t1"
+    small = group(op, "fwd/per_tensor/f32/16MiB/t1", 9.0, {"copy": 1.0, "ours": 9.0})
+    gpu = small + group(op, large, 30.0, {"copy": 1.0, "ours": 1.1, "aten": 3.3})
+    lines = table(tmp_path, gpu=gpu)
+    share = lines["GPU, fake_quantize f32 per tensor"]
+    assert share["value"] == "91%" and share["ok"] and share["where"] == "64MiB"
+    against = lines["GPU, the same against aten"]
+    assert against["value"] == "3.0x" and against["ok"]
+    lines = table(tmp_path, gpu=group(op, large, 30.0, {"copy": 1.0, "ours": 1.5}))
+    assert headline.verdict(lines["GPU, fake_quantize f32 per tensor"]) == "MISSED"
+    assert headline.verdict(lines["GPU, the same against aten"]) == "not measured"
+
+
 def test_speedups_are_of_the_same_group(tmp_path):
     lines = table(tmp_path, ops=OPS)
     line = lines["fake_quantize f32 against aten"]
