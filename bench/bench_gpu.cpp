@@ -72,7 +72,8 @@ std::vector<int64_t> shape_of(const OpCase& c) {
 }
 
 Prepared prepare(const OpCase& c) {
-  Prepared p{.op_case = c};
+  Prepared p;
+  p.op_case = c;
   const auto device = at::device(at::kCUDA);
   const auto shape = shape_of(c);
   int l2 = 0;
