@@ -396,6 +396,9 @@ int main(int argc, char** argv) {
                  TORCH_VERSION, escaped(properties.name).c_str());
     for (const OpCase& c : all_cases()) measure(c, &out);
     std::fprintf(out.file, "\n  ]\n}\n");
+  } catch (const c10::Error& error) {
+    std::fprintf(stderr, "%s\n", error.what_without_backtrace());
+    return 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

@@ -111,8 +111,8 @@ def gpu(rows):
     found = [x for x in r.select(rows, suite="gpu", op="fake_quantize", pass_="fwd", impl="ours",
                                  granularity="per_tensor", type="f32")
              if (r.size_bytes(x["size"]) or 0) >= 64 * r.MIB]  # fmt: skip
-    targets = (("GPU, fake_quantize f32 per tensor", ">= 85 % of the copy's bandwidth"),
-               ("GPU, the same against aten", ">= 2x"))  # fmt: skip
+    targets = (("GPU fake_quantize f32 per tensor", ">= 85 % of the copy's bandwidth"),
+               ("GPU fake_quantize f32 against aten", ">= 2x"))  # fmt: skip
     if not found:
         return [line(what, target, None, None, "") for what, target in targets]
     share = min(1 / x["ratio"] for x in found)

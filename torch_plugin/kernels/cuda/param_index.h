@@ -35,7 +35,7 @@ class Divisor {
   QCDQ_HOST_DEVICE int64_t quotient(int64_t dividend) const {
     if (dividend > kLargest) return dividend / divisor_;
     const auto n = static_cast<uint32_t>(dividend);
-    const auto high = static_cast<uint32_t>((uint64_t{n} * magic_) >> 32);
+    const auto high = static_cast<uint32_t>((static_cast<uint64_t>(n) * magic_) >> 32);
     return (high + n) >> shift_;  // high <= n < 2^31: the sum fits 32 bits
   }
   QCDQ_HOST_DEVICE int64_t divisor() const { return divisor_; }

@@ -1,18 +1,7 @@
-// GPU kernels of quantize and dequantize (elementwise.h).
+// GPU kernels of dequantize (elementwise.h).
 #include "torch_plugin/kernels/cuda/launch.h"
 
 namespace qcdq::cuda {
-
-cudaError_t quantize(const Call& call, FloatType type, CodeType code_type, const void* x,
-                     void* codes) {
-  return with_float_type(type, [&]<typename X>(X) {
-    return with_code_type(code_type, [&]<typename Code>(Code) {
-      return with_accumulator<X>(call.accumulator, [&]<typename Acc>(Acc) {
-        return launch_elementwise<Quantize<X, Code, Acc>>(call, x, nullptr, codes);
-      });
-    });
-  });
-}
 
 cudaError_t dequantize(const Call& call, FloatType type, CodeType code_type, const void* codes,
                        void* y) {
