@@ -137,6 +137,7 @@ template <class D>
 struct Group {
   static constexpr size_t kVectors = 4;
   using V = hn::Vec<D>;
+  HWY_INLINE Group() {}  // an implicit one has no target attributes: NEON's vectors refuse it
 
   template <class Step>
   HWY_INLINE void each(const Step& step) {
