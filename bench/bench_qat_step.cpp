@@ -89,7 +89,7 @@ constexpr Mode kModes[] = {
     {"fp32", Quantisation::kNone, true},
     {"ours", Quantisation::kOurs, true},
     {"ours_learned", Quantisation::kOursLearned, true},
-    {"ours_layers", Quantisation::kOursLayers, false},
+    {"ours_layers", Quantisation::kOursLayers, true},
     {"aten", Quantisation::kAten, true},
     {"aten_learnable", Quantisation::kAtenLearned, false},
     {"torch_ao", Quantisation::kAtenObserved, true},

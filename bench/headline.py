@@ -33,18 +33,20 @@ def to_copy(rows, what, limit, **wanted):
                 sizes_of(found))  # fmt: skip
 
 
-def speedup(rows, what, least, other, **wanted):
-    """How many times faster ours is than `other`; the smallest over the sizes."""
-    pairs = []
-    for row in large(rows, impl="ours", **wanted):
-        reference = r.same_group(rows, row, other)
-        if reference:
-            pairs.append((reference["ratio"] / row["ratio"], row))
-    if not pairs:
-        return line(what, f">= {least:g}x", None, None, "")
-    value = min(p[0] for p in pairs)
-    return line(what, f">= {least:g}x", f"{value:.1f}x", value >= least,
-                sizes_of([p[1] for p in pairs]))  # fmt: skip
+def speedups(rows, what, least, other, sizes, **wanted):
+    """How many times faster ours is than `other`: a line for each size, since caches and memory
+    limit each in another way."""
+    lines = []
+    for size in sizes:
+        name = f"{what}, {size}"
+        found = r.select(rows, suite="ops", impl="ours", size=size, threads=1, **wanted)
+        reference = r.same_group(rows, found[0], other) if found else None
+        if not reference:
+            lines.append(line(name, f">= {least:g}x", None, None, ""))
+            continue
+        value = reference["median_ns"] / found[0]["median_ns"]
+        lines.append(line(name, f">= {least:g}x", f"{value:.1f}x", value >= least, size))
+    return lines
 
 
 def small_call(rows, what, pass_):
@@ -76,10 +78,11 @@ def two_threads(rows):
 
 
 def qat(rows):
-    """The training step, of fixed and of learned scales, and its memory."""
+    """The training step, of fixed scales, learned ones and the layers' quantisers, and its memory."""
     lines = []
-    for impl, name, limit in (("ours", "ResNet-18 QAT step", 1.2),
-                              ("ours_learned", "the same, learned scales", None)):  # fmt: skip
+    kinds = (("ours", "ResNet-18 QAT step", 1.2), ("ours_learned", "the same, learned scales", None),
+             ("ours_layers", "the same, qcdq::Quantizer", None))  # fmt: skip
+    for impl, name, limit in kinds:
         found = r.select(rows, suite="qat_step", impl=impl, threads=1)
         target = f"<= {limit}x the fp32 step" if limit else "(no promise)"
         if not found:
@@ -95,15 +98,36 @@ def qat(rows):
         value = f"{row['ratio']:.2f}x"
         lines.append(line(name, target, value, row["ratio"] <= limit if limit else None,
                           row["size"] + (f"; {', '.join(others)}" if others else "")))  # fmt: skip
-    found = r.select(rows, suite="qat_step", impl="ours", threads=1)
-    base = r.same_group(rows, found[0], "fp32") if found else None
-    if base and "peak_bytes" in base:
+    for impl, name, limit in kinds:
+        what = f"{name}, memory"
+        target = "<= 1.15x the fp32 step's" if limit else "(no promise)"
+        found = r.select(rows, suite="qat_step", impl=impl, threads=1)
+        base = r.same_group(rows, found[0], "fp32") if found else None
+        if not base or "peak_bytes" not in base:
+            lines.append(line(what, target, None, None, ""))
+            continue
         ratio = found[0]["peak_bytes"] / base["peak_bytes"]
-        lines.append(line("ResNet-18 QAT step, memory", "<= 1.15x the fp32 step's", f"{ratio:.2f}x",
-                          ratio <= 1.15, "peak of tensors"))  # fmt: skip
-    else:
-        lines.append(line("ResNet-18 QAT step, memory", "<= 1.15x the fp32 step's", None, None, ""))
+        lines.append(line(what, target, f"{ratio:.2f}x", ratio <= 1.15 if limit else None,
+                          "peak of tensors"))  # fmt: skip
     return lines
+
+
+def gpu(rows):
+    """The forward on a GPU, at 64 MiB and more."""
+    found = [x for x in r.select(rows, suite="gpu", op="fake_quantize", pass_="fwd", impl="ours",
+                                 granularity="per_tensor", type="f32")
+             if (r.size_bytes(x["size"]) or 0) >= 64 * r.MIB]  # fmt: skip
+    targets = (("GPU fake_quantize f32 per tensor", ">= 85 % of the copy's bandwidth"),
+               ("GPU fake_quantize f32 against aten", ">= 2x"))  # fmt: skip
+    if not found:
+        return [line(what, target, None, None, "") for what, target in targets]
+    share = min(1 / x["ratio"] for x in found)
+    speedups = [other["ratio"] / x["ratio"] for x in found
+                if (other := r.same_group(rows, x, "aten"))]  # fmt: skip
+    least = min(speedups, default=None)
+    return [line(*targets[0], f"{share:.0%}", share >= 0.85, sizes_of(found)),
+            line(*targets[1], f"{least:.1f}x" if least else None, least and least >= 2,
+                 sizes_of(found))]  # fmt: skip
 
 
 def table(rows, has_avx512):
@@ -121,22 +145,22 @@ def table(rows, has_avx512):
     for type_ in ("f16", "bf16"):
         lines.append(to_copy(rows, f"fake_quantize {type_} per tensor", 1.3,
                              granularity="per_tensor", type=type_, **fwd))  # fmt: skip
-    lines.append(speedup(rows, "fake_quantize f32 against aten", times, "aten",
-                         granularity="per_tensor", type="f32", **fwd))  # fmt: skip
+    lines += speedups(rows, "fake_quantize f32 against aten", times, "aten",
+                      ("256KiB", "4MiB", "64MiB"), granularity="per_tensor", type="f32",
+                      **fwd)  # fmt: skip
     lines.append(small_call(rows, "a call on 64 elements", "fwd"))
     lines.append(small_call(rows, "the same, x requires grad", "fwd_grad"))
     both = dict(pass_="fwd_bwd", granularity="per_tensor", type="f32")
     lines.append(to_copy(rows, "fake_quantize fwd+bwd (STE)", 2.5, op="fake_quantize", **both))
     lines.append(to_copy(rows, "fake_quantize_learned fwd+bwd", 3.5, op="fake_quantize_learned",
                          **both))  # fmt: skip
-    lines.append(speedup(rows, "fake_quantize_learned against aten", 15, "aten_learnable",
-                         op="fake_quantize_learned", **both))  # fmt: skip
+    lines += speedups(rows, "fake_quantize_learned against aten", 15, "aten_learnable",
+                      ("256KiB", "4MiB"), op="fake_quantize_learned", **both)  # fmt: skip
     lines.append(to_copy(rows, "choose_qparams", 0.7, op="choose_qparams", pass_="fwd",
                          granularity="per_tensor", type="f32"))  # fmt: skip
     lines.append(two_threads(rows))
     lines += qat(rows)
-    lines.append(line("GPU", ">= 85 % of the copy's bandwidth", None, None, ""))
-    return lines
+    return lines + gpu(rows)
 
 
 def verdict(entry):

@@ -52,7 +52,8 @@ struct Measured {
 
 // A sample of less than this is repeated within the sample: the clock costs about 25 ns.
 constexpr double kLeastSampleSeconds = 20e-6;
-constexpr double kRewarmSeconds = 5e-3;
+constexpr double kRewarmSeconds = 5e-3;       // rows that take less are called before the sample,
+constexpr double kLeastRewarmSeconds = 1e-3;  // for so long
 
 struct Turn {
   const Row* row;
@@ -83,9 +84,15 @@ struct Turn {
   }
 
   // Each row is timed in its own steady state: the row before has left other data in the caches and
-  // other blocks in the allocator, which a short call would pay for.
+  // other blocks in the allocator, which a short call would pay for. One call is not enough: a copy
+  // of 4 MiB after a row of some ms takes twice as long even the second time.
   double sample() {
-    if (repeats == 1 && last < kRewarmSeconds) row->call();
+    if (repeats == 1 && last < kRewarmSeconds) {
+      double warmed = 0.0;
+      do {
+        warmed += seconds_of(row->call, 1);
+      } while (warmed < kLeastRewarmSeconds);
+    }
     const double seconds = seconds_of(row->call, repeats);
     spent += seconds;
     last = seconds;

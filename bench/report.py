@@ -19,7 +19,7 @@ import headline
 import plots
 import rows as r
 
-SUITES = ("kernels", "ops", "export", "qat_step", "ort_latency", "peers")
+SUITES = ("kernels", "ops", "export", "qat_step", "ort_latency", "peers", "gpu")
 CSS = """
 :root { --ink: #1c2430; --soft: #5b6675; --line: #d7dce3; --page: #ffffff; --panel: #f6f8fa; }
 @media (prefers-color-scheme: dark) {
@@ -76,7 +76,8 @@ def read_run(folder, command, notes):
     meta = {
         "cpu": cpu, "cores": os.cpu_count(), "cpu_isa": isa_of(flags),
         "kernels_isa": contexts.get("isa", "unknown"), "torch": contexts.get("torch", "unknown"),
-        "onnxruntime": contexts.get("onnxruntime", "not measured"), "command": command,
+        "onnxruntime": contexts.get("onnxruntime", "not measured"),
+        "gpu": contexts.get("gpu", "not measured"), "command": command,
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "avx512": "avx512f" in flags, "virtual_machine": "hypervisor" in flags,
         "load_average": round(os.getloadavg()[0], 2), "missing_suites": missing, "notes": notes,
@@ -90,7 +91,7 @@ def meta_lines(meta):
     lines = [
         ("CPU", f"{meta['cpu']}, {meta['cores']} cores, {meta['cpu_isa']}{shared}"),
         ("kernels", f"{meta['kernels_isa']}"),
-        ("torch", meta["torch"]), ("ONNX Runtime", meta["onnxruntime"]),
+        ("torch", meta["torch"]), ("ONNX Runtime", meta["onnxruntime"]), ("GPU", meta["gpu"]),
         ("command", meta["command"]), ("date", meta["date"]),
         ("load average at the end", str(meta["load_average"])),
     ]  # fmt: skip

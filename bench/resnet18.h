@@ -139,8 +139,9 @@ class ConvBnImpl : public torch::nn::Module {
         QuantSite(quantise_result ? quantisation : Quantisation::kNone, torch::Tensor(), true));
   }
   torch::Tensor forward(const torch::Tensor& x) {
-    return result_site_->forward(
-        bn_->forward(torch::conv2d(x, site_->forward(weight_), {}, stride_, padding_)));
+    const torch::Tensor y = torch::conv2d(x, site_->forward(weight_), {}, stride_, padding_);
+    // As qcdq's layers do; changes nothing where the weight was quantised by another library.
+    return result_site_->forward(bn_->forward(recompute_quantized(y)));
   }
 
  private:
@@ -204,7 +205,8 @@ class ResNet18Impl : public torch::nn::Module {
     y = torch::max_pool2d(stem_site_->forward(torch::relu(y)), 3, 2, 1);
     for (const auto& block : *blocks_) y = block->as<BasicBlock>()->forward(y);
     y = pool_site_->forward(torch::adaptive_avg_pool2d(y, {1, 1})).flatten(1);
-    return result_site_->forward(torch::linear(y, fc_site_->forward(fc_weight_), fc_bias_));
+    y = recompute_quantized(torch::linear(y, fc_site_->forward(fc_weight_), fc_bias_));
+    return result_site_->forward(y);
   }
 
  private:

@@ -8,8 +8,9 @@
 #include <qcdq/ops.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/utils.h>
-#include <torch/csrc/autograd/saved_variable.h>
 #include <torch/library.h>
+
+#include "torch_plugin/quant_node.h"
 
 namespace qcdq {
 namespace {
@@ -53,58 +54,12 @@ bool any_requires_grad(std::initializer_list<std::reference_wrapper<const at::Te
   return false;
 }
 
-// The arguments that both ops keep for their backward.
-struct Arguments {
-  int64_t quant_min;
-  int64_t quant_max;
-  OptionalInt axis;
-  OptionalInt block_size;
-  double grad_factor = 1.0;
-};
-
-// Keeps the inputs of an op; apply() of a derived class computes their gradients.
-class QuantNode : public torch::autograd::Node {
- public:
-  QuantNode(torch::autograd::edge_list&& next, const at::Tensor& x, const at::Tensor& scale,
-            const at::Tensor& zero_point, const Arguments& arguments)
-      : Node(std::move(next)),
-        arguments_(arguments),
-        x_(x, /*is_output=*/false),
-        scale_(scale, /*is_output=*/false),
-        zero_point_(zero_point, /*is_output=*/false) {}
-
-  void release_variables() override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    x_.reset_data();
-    scale_.reset_data();
-    zero_point_.reset_data();
-  }
-
- protected:
-  // Throws torch's own error where release_variables came first (a second backward).
-  struct Inputs {
-    at::Tensor x;
-    at::Tensor scale;
-    at::Tensor zero_point;
-  };
-  Inputs unpack() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return {x_.unpack(), scale_.unpack(), zero_point_.unpack()};
-  }
-
-  const Arguments arguments_;
-
- private:
-  torch::autograd::SavedVariable x_;
-  torch::autograd::SavedVariable scale_;
-  torch::autograd::SavedVariable zero_point_;
-};
-
 // One input: x.
 class FakeQuantizeNode : public QuantNode {
  public:
   using QuantNode::QuantNode;
   std::string name() const override { return "QcdqFakeQuantizeBackward"; }
+  bool is_learned() const override { return false; }
   variable_list apply(variable_list&& grads) override {
     if (!grads[0].defined()) return no_gradients(1);
     const Inputs in = unpack();
@@ -118,6 +73,7 @@ class FakeQuantizeLearnedNode : public QuantNode {
  public:
   using QuantNode::QuantNode;
   std::string name() const override { return "QcdqFakeQuantizeLearnedBackward"; }
+  bool is_learned() const override { return true; }
   variable_list apply(variable_list&& grads) override {
     if (!grads[0].defined()) return no_gradients(3);
     const Inputs in = unpack();

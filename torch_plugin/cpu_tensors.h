@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -129,7 +130,8 @@ void read_values(const at::Tensor& t, Values<T>* values) {
     const auto* from = static_cast<const decltype(element)*>(t.const_data_ptr());
     const int64_t numel = t.numel();
     values->resize(numel);
-    for (int64_t i = 0; i < numel; ++i) (*values)[i] = static_cast<T>(from[i]);
+    T* to = values->data();
+    for (int64_t i = 0; i < numel; ++i) to[i] = static_cast<T>(from[i]);
   };
   switch (t.scalar_type()) {
     case at::kFloat:
@@ -187,8 +189,18 @@ void visit_params(const QParams& p, Body&& body) {
   }
 }
 
+// Whether `is_good` holds for all. Blocks have many parameters: no branch for each.
+template <typename T, typename IsGood>
+bool all_are(const Values<T>& values, IsGood&& is_good) {
+  bool all = true;
+  for (const T* v = values.begin(); v != values.end(); ++v) all &= is_good(*v);
+  return all;
+}
+
 template <typename T>
 void check_scale_values(const char* op, const Values<T>& values) {
+  constexpr T kLargest = std::numeric_limits<T>::max();
+  if (all_are(values, [](T v) { return (v > T(0)) & (v <= kLargest); })) return;
   for (size_t i = 0; i < values.size(); ++i) {
     TORCH_CHECK_VALUE(std::isfinite(values[i]) && values[i] > T(0), "qcdq::", op, ": scale is ",
                       values[i], " at element ", i, ", expected a finite value > 0");
@@ -198,11 +210,13 @@ void check_scale_values(const char* op, const Values<T>& values) {
 // zero_point holds integers; `range` names what the bounds are.
 inline void check_zero_point_values(const char* op, const Values<double>& values, int64_t lowest,
                                     int64_t highest, const char* range) {
+  const auto low = static_cast<double>(lowest);
+  const auto high = static_cast<double>(highest);
+  if (all_are(values, [=](double v) { return (v >= low) & (v <= high); })) return;
   for (size_t i = 0; i < values.size(); ++i) {
-    TORCH_CHECK_VALUE(
-        values[i] >= static_cast<double>(lowest) && values[i] <= static_cast<double>(highest),
-        "qcdq::", op, ": zero_point is ", static_cast<int64_t>(std::clamp(values[i], -9e18, 9e18)),
-        " at element ", i, ", expected a value in [", lowest, ", ", highest, "], ", range);
+    TORCH_CHECK_VALUE(values[i] >= low && values[i] <= high, "qcdq::", op, ": zero_point is ",
+                      static_cast<int64_t>(std::clamp(values[i], -9e18, 9e18)), " at element ", i,
+                      ", expected a value in [", lowest, ", ", highest, "], ", range);
   }
 }
 

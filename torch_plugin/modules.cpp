@@ -3,6 +3,7 @@
 #include "qcdq/modules.h"
 
 #include <ATen/TracerMode.h>
+#include <qcdq/ops.h>
 #include <torch/nn/init.h>
 #include <torch/serialize/input-archive.h>
 
@@ -217,7 +218,7 @@ void QuantLinearImpl::pretty_print(std::ostream& stream) const {
 at::Tensor QuantLinearImpl::forward(const at::Tensor& x) {
   const at::Tensor input = prepared_input(x);
   const auto [used_weight, used_bias] = prepared_weight_and_bias();
-  return at::linear(input, used_weight, used_bias);
+  return recompute_quantized(at::linear(input, used_weight, used_bias));
 }
 
 namespace {
@@ -272,11 +273,11 @@ at::Tensor QuantConvNdImpl<D, Derived>::forward(const at::Tensor& x) {
   const at::Tensor input = this->prepared_input(x);
   const auto [used_weight, used_bias] = this->prepared_weight_and_bias();
   if constexpr (D == 1) {
-    return at::conv1d(input, used_weight, used_bias, options.stride(), options.padding(),
-                      options.dilation(), options.groups());
+    return recompute_quantized(at::conv1d(input, used_weight, used_bias, options.stride(),
+                                          options.padding(), options.dilation(), options.groups()));
   } else {
-    return at::conv2d(input, used_weight, used_bias, options.stride(), options.padding(),
-                      options.dilation(), options.groups());
+    return recompute_quantized(at::conv2d(input, used_weight, used_bias, options.stride(),
+                                          options.padding(), options.dilation(), options.groups()));
   }
 }
 
@@ -307,11 +308,13 @@ at::Tensor QuantConvTransposeNdImpl<D, Derived>::forward(const at::Tensor& x) {
   const at::Tensor input = this->prepared_input(x);
   const auto [used_weight, used_bias] = this->prepared_weight_and_bias();
   if constexpr (D == 1) {
-    return at::conv_transpose1d(input, used_weight, used_bias, options.stride(), options.padding(),
-                                options.output_padding(), options.groups(), options.dilation());
+    return recompute_quantized(at::conv_transpose1d(input, used_weight, used_bias, options.stride(),
+                                                    options.padding(), options.output_padding(),
+                                                    options.groups(), options.dilation()));
   } else {
-    return at::conv_transpose2d(input, used_weight, used_bias, options.stride(), options.padding(),
-                                options.output_padding(), options.groups(), options.dilation());
+    return recompute_quantized(at::conv_transpose2d(input, used_weight, used_bias, options.stride(),
+                                                    options.padding(), options.output_padding(),
+                                                    options.groups(), options.dilation()));
   }
 }
 

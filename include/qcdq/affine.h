@@ -7,6 +7,14 @@
 #include <limits>
 #include <type_traits>
 
+// nvcc compiles these functions for the GPU as well (torch_plugin/kernels/cuda); no other compiler
+// sees a difference.
+#ifdef __CUDACC__
+#define QCDQ_HOST_DEVICE __host__ __device__
+#else
+#define QCDQ_HOST_DEVICE
+#endif
+
 #ifdef __FAST_MATH__
 #error \
     "qcdq/affine.h: -ffast-math reorders the rounding below and changes codes; compile without it."
@@ -16,10 +24,11 @@ namespace qcdq {
 
 // f32 holds every integer up to 2^24; a range beyond it is accumulated in f64.
 inline constexpr int64_t kLargestExactFloatInteger = int64_t{1} << 24;
+inline constexpr float kLargestFloat = std::numeric_limits<float>::max();
 
 /// True where codes of [quant_min, quant_max], or their distance to a zero point, do not all fit
 /// f32. Example: `needs_wide_accumulator(-128, 127) == false`; an int32 range gives true.
-constexpr bool needs_wide_accumulator(int64_t quant_min, int64_t quant_max) {
+QCDQ_HOST_DEVICE constexpr bool needs_wide_accumulator(int64_t quant_min, int64_t quant_max) {
   return quant_min < -kLargestExactFloatInteger || quant_max > kLargestExactFloatInteger ||
          quant_max - quant_min > kLargestExactFloatInteger;
 }
@@ -29,7 +38,7 @@ constexpr bool needs_wide_accumulator(int64_t quant_min, int64_t quant_max) {
 /// rounds; from there on every value is an integer already. The sign of a zero result is not kept.
 /// Example: `round_half_even(2.5f) == 2.0f`, `round_half_even(-1.5f) == -2.0f`.
 template <typename T>
-inline T round_half_even(T v) {
+QCDQ_HOST_DEVICE inline T round_half_even(T v) {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>);
   constexpr T kNoFraction = std::is_same_v<T, float> ? T(8388608.0) : T(4503599627370496.0);
   const T shift = v < T(0) ? -kNoFraction : kNoFraction;
@@ -42,20 +51,20 @@ inline T round_half_even(T v) {
 /// the range decides the gradient. A true division: x * (1 / scale) gives other codes at rounding
 /// ties. T is the computing type of x; Acc is double where needs_wide_accumulator says so, else T.
 template <typename T, typename Acc = T>
-inline Acc unclamped_code(T x, T scale, Acc zero_point) {
+QCDQ_HOST_DEVICE inline Acc unclamped_code(T x, T scale, Acc zero_point) {
   return static_cast<Acc>(round_half_even(x / scale)) + zero_point;
 }
 
 /// Clamps a code; NaN becomes quant_min (it fails the first comparison).
 template <typename Acc>
-inline Acc clamp_code(Acc code, Acc quant_min, Acc quant_max) {
+QCDQ_HOST_DEVICE inline Acc clamp_code(Acc code, Acc quant_min, Acc quant_max) {
   const Acc raised = code > quant_min ? code : quant_min;
   return raised < quant_max ? raised : quant_max;
 }
 
 /// The value of a code: (code - zero_point) * scale, the difference in Acc, the product in T.
 template <typename T, typename Acc = T>
-inline T value_of_code(Acc code, T scale, Acc zero_point) {
+QCDQ_HOST_DEVICE inline T value_of_code(Acc code, T scale, Acc zero_point) {
   return static_cast<T>(code - zero_point) * scale;
 }
 
@@ -63,8 +72,8 @@ inline T value_of_code(Acc code, T scale, Acc zero_point) {
 /// T is float (f32, f16 and bf16 data) or double; the range lies within int32.
 /// Example: `quantize_one(1.26f, 0.5f, 0, -128, 127) == 3`.
 template <typename T>
-inline int64_t quantize_one(T x, T scale, int64_t zero_point, int64_t quant_min,
-                            int64_t quant_max) {
+QCDQ_HOST_DEVICE inline int64_t quantize_one(T x, T scale, int64_t zero_point, int64_t quant_min,
+                                             int64_t quant_max) {
   if (std::is_same_v<T, float> && !needs_wide_accumulator(quant_min, quant_max)) {
     return static_cast<int64_t>(clamp_code(unclamped_code(x, scale, static_cast<T>(zero_point)),
                                            static_cast<T>(quant_min), static_cast<T>(quant_max)));
@@ -78,14 +87,15 @@ inline int64_t quantize_one(T x, T scale, int64_t zero_point, int64_t quant_min,
 /// rounded to T once (only int32 codes can need it), and the product once. Example:
 /// `dequantize_one(int64_t{3}, 0.5f, 1) == 1.0f`.
 template <typename T>
-inline T dequantize_one(int64_t code, T scale, int64_t zero_point) {
+QCDQ_HOST_DEVICE inline T dequantize_one(int64_t code, T scale, int64_t zero_point) {
   return static_cast<T>(code - zero_point) * scale;
 }
 
 /// dequantize_one(quantize_one(x)): what the network sees of x after quantisation. Never -0.0 for a
 /// code equal to zero_point. Example: `fake_quantize_one(1.26f, 0.5f, 0, -128, 127) == 1.5f`.
 template <typename T>
-inline T fake_quantize_one(T x, T scale, int64_t zero_point, int64_t quant_min, int64_t quant_max) {
+QCDQ_HOST_DEVICE inline T fake_quantize_one(T x, T scale, int64_t zero_point, int64_t quant_min,
+                                            int64_t quant_max) {
   return dequantize_one(quantize_one(x, scale, zero_point, quant_min, quant_max), scale,
                         zero_point);
 }
@@ -102,13 +112,13 @@ struct ScaleAndZeroPoint {
 /// max(|lowest|, |highest|) / quant_max, zero_point 0 (quant_min <= 0 < quant_max is required).
 /// A scale of 0 (all zeros, underflow) or not finite gives scale 1, zero point 0 (clamped).
 /// Example: `choose_one(-1.0f, 3.0f, 0, 255, false)` has scale 4/255 and zero point 64.
-inline ScaleAndZeroPoint choose_one(float lowest, float highest, int64_t quant_min,
-                                    int64_t quant_max, bool symmetric) {
+QCDQ_HOST_DEVICE inline ScaleAndZeroPoint choose_one(float lowest, float highest, int64_t quant_min,
+                                                     int64_t quant_max, bool symmetric) {
   const float lo = lowest < 0.0f ? lowest : 0.0f;
   const float hi = highest > 0.0f ? highest : 0.0f;
   const float scale = symmetric ? (-lo > hi ? -lo : hi) / static_cast<float>(quant_max)
                                 : (hi - lo) / static_cast<float>(quant_max - quant_min);
-  if (!(scale > 0.0f && scale <= std::numeric_limits<float>::max())) {
+  if (!(scale > 0.0f && scale <= kLargestFloat)) {
     return {1.0f, quant_min > 0 ? quant_min : (quant_max < 0 ? quant_max : 0)};
   }
   if (symmetric) return {scale, 0};

@@ -86,4 +86,14 @@ QCDQ_API at::Tensor fake_quantize_dynamic(const at::Tensor& x, int64_t quant_min
                                           std::optional<int64_t> axis = std::nullopt,
                                           std::optional<int64_t> block_size = std::nullopt);
 
+/// Saves memory in training. y: the result of a convolution or a linear layer, returned as it is.
+/// What its backward keeps of results of fake_quantize and fake_quantize_learned is dropped, and
+/// computed again when it is needed, from what these ops keep themselves. The gradients have the
+/// same bits; quantised inputs and weights then cost no memory beside the float ones, at the price
+/// of a second forward of the quantisers. Changes nothing where nothing of the kind is kept (no
+/// gradient, float operands). The layers of modules.h call it.
+///
+///     auto y = qcdq::recompute_quantized(at::conv2d(x, qcdq::fake_quantize(weight, ...)));
+QCDQ_API at::Tensor recompute_quantized(const at::Tensor& y);
+
 }  // namespace qcdq

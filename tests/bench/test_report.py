@@ -36,15 +36,31 @@ def test_the_worst_size_counts(tmp_path):
     assert line["value"] == "1.40x" and headline.verdict(line) == "MISSED"
 
 
+def test_gpu_share_of_the_copy(tmp_path):
+    op, large = "fake_quantize", "fwd/per_tensor/f32/64MiB/t1"
+    small = group(op, "fwd/per_tensor/f32/16MiB/t1", 9.0, {"copy": 1.0, "ours": 9.0})
+    gpu = small + group(op, large, 30.0, {"copy": 1.0, "ours": 1.1, "aten": 3.3})
+    lines = table(tmp_path, gpu=gpu)
+    share = lines["GPU fake_quantize f32 per tensor"]
+    assert share["value"] == "91%" and share["ok"] and share["where"] == "64MiB"
+    against = lines["GPU fake_quantize f32 against aten"]
+    assert against["value"] == "3.0x" and against["ok"]
+    lines = table(tmp_path, gpu=group(op, large, 30.0, {"copy": 1.0, "ours": 1.5}))
+    assert headline.verdict(lines["GPU fake_quantize f32 per tensor"]) == "MISSED"
+    assert headline.verdict(lines["GPU fake_quantize f32 against aten"]) == "not measured"
+
+
 def test_speedups_are_of_the_same_group(tmp_path):
     lines = table(tmp_path, ops=OPS)
-    line = lines["fake_quantize f32 against aten"]
-    assert line["value"] == "16.7x" and line["target"] == ">= 15x" and line["ok"]
-    assert lines["fake_quantize_learned against aten"]["value"] == "20.0x"
+    line = lines["fake_quantize f32 against aten, 4MiB"]
+    assert line["value"] == "18.2x" and line["target"] == ">= 15x" and line["ok"]
+    assert lines["fake_quantize f32 against aten, 64MiB"]["value"] == "16.7x"
+    assert headline.verdict(lines["fake_quantize f32 against aten, 256KiB"]) == "not measured"
+    assert lines["fake_quantize_learned against aten, 4MiB"]["value"] == "20.0x"
 
 
 def test_an_avx512_machine_has_its_own_promise(tmp_path):
-    assert table(tmp_path, avx512=True, ops=OPS)["fake_quantize f32 against aten"]["target"] == ">= 8x"  # fmt: skip
+    assert table(tmp_path, avx512=True, ops=OPS)["fake_quantize f32 against aten, 4MiB"]["target"] == ">= 8x"  # fmt: skip
 
 
 def test_small_call_and_threads(tmp_path):
@@ -79,7 +95,7 @@ def test_json_holds_meta_rows_and_headline(written):
     data = json.loads((written[0] / "report.json").read_text())
     assert data["meta"]["command"] == "./dev bench --quick"
     assert data["meta"]["torch"] == "2.15.0" and data["meta"]["kernels_isa"] == "AVX2"
-    assert data["meta"]["missing_suites"] == ["export", "ort_latency", "peers"]
+    assert data["meta"]["missing_suites"] == ["export", "ort_latency", "peers", "gpu"]
     assert len(data["rows"]) == len(OPS) + len(QAT) + len(KERNELS)
     assert data["headline"][0]["verdict"] == "reached"
     assert rows.read_report(written[0] / "report.json")["rows"] == data["rows"]

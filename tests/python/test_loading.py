@@ -2,6 +2,7 @@
 # torch and qcdq say about a .pt file whose ops are not there. Each case is a process of its own,
 # because a library stays loaded. (qcdq itself shows linking.)
 import os
+import shutil
 import subprocess
 import sys
 
@@ -56,6 +57,48 @@ def test_twice(ops_library, linear):
     result = python(f"{load}\n{load}\n{LOADS['ctypes'].format(library=str(ops_library))}\n{USE}",
                     linear)  # fmt: skip
     assert result.returncode == 0, result.stderr
+
+
+# Calls the kernel of an op for CUDA tensors with CPU tensors: no GPU is needed to get as far as its checks.
+CALL_CUDA = """
+keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+try:
+    torch.ops.qcdq.fake_quantize.default.redispatch(
+        keys, torch.zeros(2, dtype=torch.long), torch.tensor(0.1), torch.tensor(0), -8, 7)
+except (NotImplementedError, ValueError) as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+
+
+def test_cuda_library_is_missing(ops_library, tmp_path):
+    """A CUDA tensor where libqcdq_cuda.so does not lie beside the ops: the error says what to do."""
+    copy = tmp_path / "libqcdq_ops.so"
+    shutil.copy(ops_library, copy)
+    result = python(LOADS["load_library"].format(library=str(copy)) + CALL_CUDA)
+    assert result.returncode == 0, result.stderr
+    assert "NotImplementedError: qcdq::fake_quantize: an argument is on a CUDA device" in result.stdout
+    assert str(tmp_path / "libqcdq_cuda.so") in result.stdout
+    assert "./dev build --cuda" in result.stdout
+
+
+@pytest.mark.parametrize("preload", [False, True])
+def test_cuda_library_is_loaded_with_the_ops(ops_library, preload):
+    """Where it was built, its kernels stand behind every op: at once where torch has CUDA, else
+    (the ops were there before torch) at the first call. No GPU is needed for that."""
+    if not (ops_library.parent / "libqcdq_cuda.so").exists():
+        pytest.skip("libqcdq_cuda.so is not built: ./dev build --cuda")
+    if torch.version.cuda is None:
+        pytest.skip("this torch is built without CUDA")
+    load = LOADS["load_library"].format(library=str(ops_library))
+    environment = {"LD_PRELOAD": str(ops_library)} if preload else {}
+    code = load + CALL_CUDA * 2 + "print(torch._C._dispatch_dump('qcdq::fake_quantize'))"
+    result = python(code, **environment)
+    assert result.returncode == 0, result.stderr
+    assert "cuda_ops.cpp" in result.stdout
+    assert "load_cuda.cpp" not in result.stdout.rsplit("ValueError", 1)[1]
+    # The arguments are checked by the CUDA kernel itself.
+    assert "ValueError: qcdq::fake_quantize: x is Long" in result.stdout
+    assert "Overriding" not in result.stderr
 
 
 def test_missing_library_in_python(linear):

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "tests/torch_plugin/isa_fixture.h"
+#include "torch_plugin/kernels/exact_rounding.h"
 
 namespace qcdq {
 namespace {
@@ -115,7 +116,7 @@ std::vector<ParamLayout> layouts() {
   std::vector<ParamLayout> all = {ParamLayout::cyclic(50, 3), ParamLayout::cyclic(64, 64),
                                   ParamLayout::cyclic(100, 17)};
   for (const int64_t outer : {1, 3}) {
-    for (const int64_t axis : {1, 2, 5, 33}) {
+    for (const int64_t axis : {1, 2, 5, 33, 64}) {
       for (const int64_t inner : {1, 2, 7, 19}) {
         all.push_back(ParamLayout::per_channel(outer, axis, inner));
         for (const int64_t block : {1, 2, 4, 32}) {
@@ -157,6 +158,85 @@ TYPED_TEST(IsaTest, EveryLayoutTakesItsParameters) {
         }
       }
     }
+  }
+}
+
+// Forward and backward of long runs with one parameter, where kernels multiply instead of dividing
+// and compare x with an interval (kernels/exact_rounding.h).
+template <typename X>
+void check_long_run(const KernelTable& table, const std::vector<X>& x, const Setting& s) {
+  const int64_t n = static_cast<int64_t>(x.size());
+  ASSERT_GE(x.size(), sizeof(X) == 2 ? kProvedRun : kIntervalRun);
+  const Call call(ParamLayout::per_tensor(n), s);
+  const std::vector<X> grad(n, from_compute<X>(1.5f));
+  std::vector<X> y(n);
+  std::vector<X> grad_x(n);
+  table.fake_quantize[kFloatIndex<X>](x.data(), y.data(), call.runs());
+  table.fake_quantize_backward[kFloatIndex<X>](grad.data(), x.data(), grad_x.data(), call.runs());
+  for (int64_t i = 0; i < n; ++i) {
+    ASSERT_TRUE(same_bits(y[i], expected_fake_quantize(x[i], s)))
+        << table.isa << " x=" << to_compute(x[i]) << " scale=" << s.scale;
+    ASSERT_TRUE(same_bits(grad_x[i], expected_inside(x[i], s) ? grad[i] : X{}))
+        << table.isa << " x=" << to_compute(x[i]) << " scale=" << s.scale;
+  }
+}
+
+template <typename X>
+void check_every_value(const std::vector<Setting>& settings) {
+  std::vector<X> x(1 << 16);
+  for (size_t i = 0; i < x.size(); ++i) x[i].bits = static_cast<uint16_t>(i);
+  for (const KernelTable* table : supported_kernel_tables()) {
+    for (const Setting& s : settings) check_long_run(*table, x, s);
+  }
+}
+
+// Powers of two have many ties. A search found the first five: a product with the inverse gives the
+// other code for 0.021697998 in f16 (10, not 9), 13.4296875 in f16, 0.3515625 in bf16, 0.28125 in
+// bf16, 0.09375 in bf16. The value of code 1 of the sixth is half way between two bf16 numbers.
+std::vector<Setting> many_scales(int count) {
+  std::vector<Setting> settings = kSettings;
+  for (const float scale :
+       {0.00228399993f, 0.214874998f, 0.0281249993f, 0.00449999981f, 0.00749999983f, 1.00390625f}) {
+    settings.push_back({scale, 0, -128, 127});
+  }
+  std::mt19937 random(23);
+  std::uniform_real_distribution<float> exponent(-14.0f, 4.0f);
+  for (int i = 0; i < count; ++i) {
+    const float scale = std::exp2(i % 8 == 0 ? std::floor(exponent(random)) : exponent(random));
+    const int64_t zero_point = static_cast<int64_t>(random() % 256) - 128;
+    settings.push_back({scale, i % 2 == 0 ? 0 : zero_point, -128, 127});
+  }
+  return settings;
+}
+
+TEST(IsaLongRuns, EveryHalf) { check_every_value<F16>(many_scales(60)); }
+TEST(IsaLongRuns, EveryBfloat16) { check_every_value<BF16>(many_scales(60)); }
+
+TEST(IsaLongRuns, TiesOfManyScales) {
+  for (const Setting& s : many_scales(400)) {
+    std::vector<float> x = interesting_values(s);
+    for (int64_t distance = -260; distance <= 260; ++distance) {
+      const float tie = static_cast<float>((static_cast<double>(distance) + 0.5) * s.scale);
+      x.push_back(tie);
+      for (const float towards : {1e38f, -1e38f}) {
+        x.push_back(std::nextafter(tie, towards));
+        x.push_back(std::nextafter(x.back(), towards));
+      }
+    }
+    for (const KernelTable* table : supported_kernel_tables()) check_long_run(*table, x, s);
+  }
+}
+
+TEST(ExactRounding, TheIntervalEndsWhereTheCodeLeavesTheRange) {
+  for (const Setting& s : many_scales(200)) {
+    if (!has_ordinary_inverse(s.scale)) continue;
+    const auto lowest = static_cast<float>(s.quant_min - s.zero_point);
+    const auto highest = static_cast<float>(s.quant_max - s.zero_point);
+    if (std::max(-lowest, highest) > kFurthestInterval) continue;
+    const Interval inside = inside_interval(s.scale, lowest, highest);
+    for (const float x : {inside.first, inside.last}) EXPECT_TRUE(expected_inside(x, s)) << x;
+    EXPECT_FALSE(expected_inside(std::nextafter(inside.first, -1e38f), s)) << s.scale;
+    EXPECT_FALSE(expected_inside(std::nextafter(inside.last, 1e38f), s)) << s.scale;
   }
 }
 

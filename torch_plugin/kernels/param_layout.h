@@ -42,6 +42,13 @@ struct ParamLayout {
 
   /// With inner == 1 a run along the axis is longer than a run of one element.
   bool runs_cover_blocks() const { return inner == 1 && block > 1; }
+  /// The size of blocks that follow each other without a shorter one: run r is elements
+  /// [r * size, (r + 1) * size), its parameter r. Else 0.
+  int64_t equal_blocks() const {
+    return runs_cover_blocks() && axis_step == 1 && outer_step == blocks() && axis % block == 0
+               ? block
+               : 0;
+  }
 };
 
 /// Walks runs in order without a division per run. Example:

@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include "torch_plugin/kernels/cpu_kernels.h"
+#include "torch_plugin/kernels/exact_rounding.h"
 #include "torch_plugin/kernels/simd_vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -62,19 +63,14 @@ HWY_INLINE void map_vectors(const Op& op, int64_t offset, size_t count, size_t i
 template <class Op, class D>
 HWY_INLINE void map_run(const Op& op, int64_t offset, size_t count, const OneParam<D>& params) {
   const D d;
-  size_t i = 0;
   if constexpr (Op::kOneParamForm) {
-    const auto folded = op.fold(d, params);
-    if constexpr (Op::kPairs) {
-      const size_t pair = 2 * hn::Lanes(d);
-      for (; i + pair <= count; i += pair) {
-        op.pair(d, op.inputs.at(offset + i), op.y + offset + i, folded);
-      }
-    }
-    map_vectors(op, offset, count, i,
+    // Whole groups in the form that the op chooses for this parameter, the rest as any vectors.
+    const auto folded = op.fold(d, params, count);
+    const size_t done = op.groups(d, offset, count, folded);
+    map_vectors(op, offset, count, done,
                 [&](auto in, auto* out, size_t) HWY_ATTR { op.vector(d, in, out, folded); });
   } else {
-    map_vectors(op, offset, count, i, [&](auto in, auto* out, size_t) HWY_ATTR {
+    map_vectors(op, offset, count, 0, [&](auto in, auto* out, size_t) HWY_ATTR {
       op.vector(d, in, out, params.scale, params.zero_point);
     });
   }
@@ -112,6 +108,15 @@ template <class Op>
 HWY_INLINE void map_runs(const SimdRuns& runs, const Op& op) {
   const hn::ScalableTag<float> d;
   using D = decltype(d);
+  if (const int64_t block = runs.layout->equal_blocks();
+      block >= static_cast<int64_t>(hn::Lanes(d))) {
+    // A few vectors a run: what RunCursor does for each would take longer than these.
+    for (int64_t r = runs.begin; r < runs.end; ++r) {
+      map_run(op, r * block, static_cast<size_t>(block),
+              OneParam<std::remove_const_t<D>>(d, runs.scale + r, runs.zero_point + r));
+    }
+    return;
+  }
   RunCursor cursor(*runs.layout, runs.begin);
   for (int64_t r = runs.begin; r < runs.end; ++r, cursor.next()) {
     const ParamLayout::Run run = cursor.run();
@@ -160,13 +165,41 @@ struct GradAndInput {
   };
 };
 
+// Whether x * (1 / scale) gives the codes of x / scale for every x of a 16-bit type whose code is
+// at most `furthest` from the zero point: all of them are tried. Signs don't matter to rounding;
+// below scale / 4 and above (furthest + 1) * scale both give the same code.
+template <typename X>
+bool multiplication_suffices(float scale, float furthest) {
+  const hn::ScalableTag<float> d;
+  const size_t lanes = hn::Lanes(d);
+  constexpr uint32_t kInfinity = std::is_same_v<X, F16> ? 0x7C00 : 0x7F80;
+  constexpr uint32_t kAtOnce = 64;
+  const auto s = hn::Set(d, scale);
+  const auto inverse = hn::Set(d, 1.0f / scale);
+  const uint32_t below = from_compute<X>(0.25f * scale).bits;
+  const uint32_t above = from_compute<X>((furthest + 1.0f) * scale).bits + 1u;
+  const uint32_t last = HWY_MIN(above, kInfinity - 1);
+  auto same = hn::Eq(s, s);
+  for (uint32_t first = below > 0 ? below - 1 : 0; first <= last; first += kAtOnce) {
+    X x[kAtOnce];
+    for (uint32_t i = 0; i < kAtOnce; ++i) {
+      x[i].bits = static_cast<uint16_t>(HWY_MIN(first + i, last));
+    }
+    for (uint32_t i = 0; i < kAtOnce; i += static_cast<uint32_t>(lanes)) {
+      const auto v = load_f32(d, x + i);
+      const auto agree = hn::Eq(hn::Round(hn::Mul(v, inverse)), hn::Round(hn::Div(v, s)));
+      same = hn::And(same, agree);
+    }
+  }
+  return hn::AllTrue(d, same) && (std::is_same_v<X, F16> || has_no_bf16_ties(scale, furthest));
+}
+
 template <class D, typename X>
 struct FakeQuantizeOp {
   using Inputs = OneInput<X>;
   using Output = X;
   using V = hn::Vec<D>;
   static constexpr bool kOneParamForm = true;
-  static constexpr bool kPairs = std::is_same_v<X, BF16> && HWY_TARGET != HWY_SCALAR;
 
   HWY_INLINE void vector(D d, Inputs in, X* out, V scale, V zero_point) const {
     const V ratio = hn::Div(load_f32(d, in.x), scale);
@@ -176,33 +209,93 @@ struct FakeQuantizeOp {
 
   // With one parameter the range moves instead of the codes: [lo, hi] minus the zero point is exact
   // (only narrow ranges come here), and clamping gives the same code also where adding the zero
-  // point would round. The + 0 makes -0 (a code equal to the zero point) into +0.
+  // point would round.
   struct Folded {
     V scale;
+    V inverse;
     V lo;
     V hi;
+    V doubt;
+    Rounding rounding;
   };
-  HWY_INLINE Folded fold(D, const OneParam<D>& p) const {
-    return {p.scale, hn::Sub(formula.lo, p.zero_point), hn::Sub(formula.hi, p.zero_point)};
+  HWY_INLINE Folded fold(D d, const OneParam<D>& p, size_t count) const {
+    const V lo = hn::Sub(formula.lo, p.zero_point);
+    const V hi = hn::Sub(formula.hi, p.zero_point);
+    const float scale = hn::GetLane(p.scale);
+    const float furthest = HWY_MAX(-hn::GetLane(lo), hn::GetLane(hi));
+    const Rounding rounding = choose_rounding(scale, furthest, count);
+    if (rounding == Rounding::kDivided) return {p.scale, p.scale, lo, hi, p.scale, rounding};
+    return {p.scale, hn::Set(d, 1.0f / scale), lo, hi, hn::Set(d, 0.5f - furthest * kDoubt),
+            rounding};
   }
-  HWY_INLINE V value(D d, V x, const Folded& f) const {
-    const V distance = hn::Min(hn::Max(hn::Round(hn::Div(x, f.scale)), f.lo), f.hi);
+  static Rounding choose_rounding(float scale, float furthest, size_t count) {
+    if (count < (std::is_same_v<X, float> ? kTestedRun : kProvedRun)) return Rounding::kDivided;
+    if (!has_ordinary_inverse(scale) || furthest > kFurthestMultiplied) return Rounding::kDivided;
+    if constexpr (std::is_same_v<X, float>) {
+      return Rounding::kTested;
+    } else {
+      return multiplication_suffices<X>(scale, furthest) ? Rounding::kMultiplied
+                                                         : Rounding::kDivided;
+    }
+  }
+
+  // The + 0 makes -0 (a code equal to the zero point) into +0.
+  static HWY_INLINE V value(D d, V distance, const Folded& f) {
     return hn::MulAdd(distance, f.scale, hn::Zero(d));
   }
-  HWY_INLINE void vector(D d, Inputs in, X* out, const Folded& f) const {
-    store_f32(d, value(d, load_f32(d, in.x), f), out);
+  static HWY_INLINE V clamped(V ratio, const Folded& f) {
+    return hn::Min(hn::Max(ratio, f.lo), f.hi);
   }
-  // Two vectors of bf16, as the upper and lower halves of 32-bit lanes: nothing is unpacked.
-  HWY_INLINE void pair(D d, Inputs in, X* out, const Folded& f) const {
-    static_assert(std::endian::native == std::endian::little);
-    const hn::Rebind<uint32_t, D> du;
-    const hn::Repartition<uint16_t, D> d16;
-    const auto upper = hn::Set(du, 0xFFFF0000u);
-    const auto both = hn::BitCast(du, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(in.x)));
-    const auto even = rounded_to_bf16(d, value(d, hn::BitCast(d, hn::ShiftLeft<16>(both)), f));
-    const auto odd = rounded_to_bf16(d, value(d, hn::BitCast(d, hn::And(both, upper)), f));
-    hn::StoreU(hn::BitCast(d16, hn::Or(hn::ShiftRight<16>(even), hn::And(odd, upper))), d16,
-               reinterpret_cast<uint16_t*>(out));
+  HWY_INLINE void vector(D d, Inputs in, X* out, const Folded& f) const {
+    const V ratio = hn::Div(load_f32(d, in.x), f.scale);
+    store_f32(d, value(d, hn::Round(clamped(ratio, f)), f), out);
+  }
+
+  // The elements of whole groups; returns how many that were.
+  HWY_INLINE size_t groups(D d, int64_t offset, size_t count, const Folded& f) const {
+    const size_t size = Group<D>::kVectors * hn::Lanes(d);
+    const X* x = inputs.x + offset;
+    X* out = y + offset;
+    size_t i = 0;
+    switch (f.rounding) {
+      case Rounding::kTested:
+        for (; i + size <= count; i += size) {
+          if (HWY_UNLIKELY(!group<Rounding::kTested>(d, x + i, out + i, f))) {
+            group<Rounding::kDivided>(d, x + i, out + i, f);
+          }
+        }
+        break;
+      case Rounding::kMultiplied:
+        for (; i + size <= count; i += size) group<Rounding::kMultiplied>(d, x + i, out + i, f);
+        break;
+      case Rounding::kDivided:
+        for (; i + size <= count; i += size) group<Rounding::kDivided>(d, x + i, out + i, f);
+        break;
+    }
+    return i;
+  }
+
+  // Returns whether all codes are beyond doubt.
+  template <Rounding kRounding>
+  HWY_INLINE bool group(D d, const X* x, X* out, const Folded& f) const {
+    Group<D> v;
+    v.load(d, x);
+    v.each([&](V a) HWY_ATTR {
+      return kRounding == Rounding::kDivided ? hn::Div(a, f.scale) : hn::Mul(a, f.inverse);
+    });
+    v.each([&](V a) HWY_ATTR { return hn::Max(a, f.lo); });
+    v.each([&](V a) HWY_ATTR { return hn::Min(a, f.hi); });
+    const Group<D> ratio = v;
+    v.each([&](V a) HWY_ATTR { return hn::Round(a); });
+    V furthest = hn::Zero(d);
+    if constexpr (kRounding == Rounding::kTested) {
+      for (size_t k = 0; k < Group<D>::kVectors; ++k) {
+        furthest = hn::Max(furthest, hn::Abs(hn::Sub(ratio.at[k], v.at[k])));
+      }
+    }
+    v.each([&](V a) HWY_ATTR { return value(d, a, f); });
+    v.template store<kRounding == Rounding::kMultiplied ? Ties::kNone : Ties::kToEven>(d, out);
+    return kRounding != Rounding::kTested || hn::AllFalse(d, hn::Ge(furthest, f.doubt));
   }
 
   Formula<D> formula;
@@ -212,7 +305,7 @@ struct FakeQuantizeOp {
 
 template <class D, typename X>
 struct FakeQuantizeBackwardOp {
-  static constexpr bool kOneParamForm = false;
+  static constexpr bool kOneParamForm = true;
   using Inputs = GradAndInput<X>;
   using Output = X;
   using V = hn::Vec<D>;
@@ -220,6 +313,45 @@ struct FakeQuantizeBackwardOp {
     const V ratio = hn::Div(load_f32(d, in.x), scale);
     store_where(d, formula.inside(formula.unclamped(ratio, zero_point)), in.grad, out);
   }
+
+  // The x that are inside the range are an interval, since the code does not fall where x rises:
+  // with one parameter nothing is divided.
+  struct Folded {
+    V scale;
+    V zero_point;
+    V first;
+    V last;
+    bool has_interval;
+  };
+  HWY_INLINE Folded fold(D d, const OneParam<D>& p, size_t count) const {
+    const float scale = hn::GetLane(p.scale);
+    const float lowest = hn::GetLane(hn::Sub(formula.lo, p.zero_point));
+    const float highest = hn::GetLane(hn::Sub(formula.hi, p.zero_point));
+    if (count < kIntervalRun || !has_ordinary_inverse(scale) ||
+        HWY_MAX(-lowest, highest) > kFurthestInterval) {
+      return {p.scale, p.zero_point, p.scale, p.scale, false};
+    }
+    const Interval inside = inside_interval(scale, lowest, highest);
+    return {p.scale, p.zero_point, hn::Set(d, inside.first), hn::Set(d, inside.last), true};
+  }
+  HWY_INLINE void vector(D d, Inputs in, X* out, const Folded& f) const {
+    vector(d, in, out, f.scale, f.zero_point);
+  }
+  HWY_INLINE size_t groups(D d, int64_t offset, size_t count, const Folded& f) const {
+    if (!f.has_interval) return 0;
+    const size_t lanes = hn::Lanes(d);
+    const X* x = inputs.x + offset;
+    const X* grad = inputs.grad + offset;
+    size_t i = 0;
+    for (; i + 2 * lanes <= count; i += 2 * lanes) {
+      for (size_t j = i; j < i + 2 * lanes; j += lanes) {
+        const V v = load_f32(d, x + j);
+        store_where(d, hn::And(hn::Ge(v, f.first), hn::Le(v, f.last)), grad + j, y + offset + j);
+      }
+    }
+    return i;
+  }
+
   Formula<D> formula;
   Inputs inputs;
   X* y;

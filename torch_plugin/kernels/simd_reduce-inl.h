@@ -50,6 +50,14 @@ using Half32 = hn::Half<S32>;
 using VS32 = hn::Vec<S32>;
 using VS64 = hn::Vec<S64>;
 
+// The ends of the range minus the zero point, exact in f32: codes minus the zero point are clamped
+// to them.
+struct LearnedRange {
+  VS32 scale;
+  VS32 lo;
+  VS32 hi;
+};
+
 // What one vector of elements adds: factor is (inside ? code - zp - x/scale : code - zp), exact in
 // f32 because a rounded value and its fraction are; the gradient of x is stored.
 struct LearnedTerms {
@@ -59,13 +67,14 @@ struct LearnedTerms {
 };
 
 template <typename X>
-HWY_INLINE LearnedTerms learned_terms(const Formula<S32>& formula, VS32 scale, VS32 zero_point,
-                                      const X* grad, const X* x, X* grad_x) {
+HWY_INLINE LearnedTerms learned_terms(const LearnedRange& range, const X* grad, const X* x,
+                                      X* grad_x) {
   const S32 d;
-  const VS32 ratio = hn::Div(load_f32(d, x), scale);
-  const VS32 unclamped = formula.unclamped(ratio, zero_point);
-  const auto inside = formula.inside(unclamped);
-  const VS32 distance = hn::Sub(formula.clamp(unclamped), zero_point);
+  const VS32 ratio = hn::Div(load_f32(d, x), range.scale);
+  const VS32 rounded = hn::Round(ratio);
+  // Min(Max()) in this order: NaN becomes lo, and is outside.
+  const VS32 distance = hn::Min(hn::Max(rounded, range.lo), range.hi);
+  const auto inside = hn::Eq(distance, rounded);
   const VS32 g = load_f32(d, grad);
   store_where(d, inside, grad, grad_x);
   return {g, hn::Sub(distance, hn::IfThenElseZero(inside, ratio)), hn::IfThenZeroElse(inside, g)};
@@ -103,12 +112,12 @@ struct LaneSums {
 
 // Inlined by force: the sums must stay in registers (in memory they cost 3x).
 template <typename X>
-HWY_INLINE void add_eight(const Formula<S32>& formula, VS32 scale, VS32 zero_point, const X* grad,
-                          const X* x, X* grad_x, LaneSums& lanes) {
+HWY_INLINE void add_eight(const LearnedRange& range, const X* grad, const X* x, X* grad_x,
+                          LaneSums& lanes) {
   constexpr size_t kLanes = hn::MaxLanes(S32());
   for (size_t part = 0; part < kSumLanes / kLanes; ++part) {
     const size_t at = part * kLanes;
-    lanes.add(part, learned_terms(formula, scale, zero_point, grad + at, x + at, grad_x + at));
+    lanes.add(part, learned_terms(range, grad + at, x + at, grad_x + at));
   }
 }
 
@@ -118,15 +127,15 @@ void learned_span(const void* grad_, const void* x_, void* grad_x_, int64_t coun
   const X* grad = static_cast<const X*>(grad_);
   const X* x = static_cast<const X*>(x_);
   X* grad_x = static_cast<X*>(grad_x_);
-  const Formula<S32> formula(S32(), params.quant_min, params.quant_max);
-  const VS32 scale = hn::Set(S32(), *params.scale);
-  const VS32 zero_point = hn::Set(S32(), *params.zero_point);
+  const LearnedRange range{hn::Set(S32(), *params.scale),
+                           hn::Set(S32(), params.quant_min - *params.zero_point),
+                           hn::Set(S32(), params.quant_max - *params.zero_point)};
   for (int64_t begin = 0; begin < count; begin += kSumBlock) {
     LaneSums lanes;
     const int64_t end = HWY_MIN(begin + kSumBlock, count);
     int64_t i = begin;
     for (; i + static_cast<int64_t>(kSumLanes) <= end; i += kSumLanes) {
-      add_eight(formula, scale, zero_point, grad + i, x + i, grad_x + i, lanes);
+      add_eight(range, grad + i, x + i, grad_x + i, lanes);
     }
     if (i < end) {
       // Zeros past the end: their code is the zero point, inside the range, and adds +0.
@@ -136,7 +145,7 @@ void learned_span(const void* grad_, const void* x_, void* grad_x_, int64_t coun
       const size_t bytes = static_cast<size_t>(end - i) * sizeof(X);
       std::memcpy(static_cast<void*>(g), grad + i, bytes);
       std::memcpy(static_cast<void*>(from), x + i, bytes);
-      add_eight(formula, scale, zero_point, g, from, to, lanes);
+      add_eight(range, g, from, to, lanes);
       std::memcpy(static_cast<void*>(grad_x + i), to, bytes);
     }
     *sums++ = {LaneSums::total(lanes.scale), LaneSums::total(lanes.outside)};
@@ -150,15 +159,15 @@ HWY_INLINE void add_rows(const Formula<S32>& formula, const float* scale, const 
                          double* scale_sums, double* outside_sums) {
   const S64 d;
   constexpr size_t kHalf = hn::MaxLanes(S64());
-  const VS32 s = hn::LoadU(S32(), scale);
   const VS32 z = hn::LoadU(S32(), zero_point);
+  const LearnedRange range{hn::LoadU(S32(), scale), hn::Sub(formula.lo, z), hn::Sub(formula.hi, z)};
   VS64 scale_low = hn::LoadU(d, scale_sums);
   VS64 scale_high = hn::LoadU(d, scale_sums + kHalf);
   VS64 outside_low = hn::LoadU(d, outside_sums);
   VS64 outside_high = hn::LoadU(d, outside_sums + kHalf);
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t at = r * stride;
-    const LearnedTerms t = learned_terms(formula, s, z, grad + at, x + at, grad_x + at);
+    const LearnedTerms t = learned_terms(range, grad + at, x + at, grad_x + at);
     scale_low = hn::MulAdd(low_f64(t.grad), low_f64(t.factor), scale_low);
     scale_high = hn::MulAdd(high_f64(t.grad), high_f64(t.factor), scale_high);
     outside_low = hn::Add(outside_low, low_f64(t.outside));

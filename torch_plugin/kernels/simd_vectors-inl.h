@@ -9,6 +9,7 @@
 
 #include <hwy/highway.h>
 
+#include <bit>
 #include <cstring>
 
 #include "torch_plugin/kernels/float_types.h"
@@ -126,6 +127,75 @@ HWY_INLINE void store_f32(D d, hn::Vec<D> v, F16* p) {
   hn::StoreU(low_halves(d, hn::Or(result, sign)), d16, &p->bits);
 #endif
 }
+
+// Whether values half way between two bf16 numbers can come: what a group has to round to even.
+enum class Ties { kToEven, kNone };
+
+// Four vectors that go through each step together: as much independent work as that keeps the units
+// busy, where a vector after the other would fill the scheduler with what waits for the one before.
+template <class D>
+struct Group {
+  static constexpr size_t kVectors = 4;
+  using V = hn::Vec<D>;
+  HWY_INLINE Group() {}  // an implicit one has no target attributes: NEON's vectors refuse it
+
+  template <class Step>
+  HWY_INLINE void each(const Step& step) {
+    for (V& v : at) v = step(v);
+  }
+
+  template <typename X>
+  HWY_INLINE void load(D d, const X* x) {
+    for (size_t k = 0; k < kVectors; ++k) at[k] = load_f32(d, x + k * hn::Lanes(d));
+  }
+  template <Ties, typename X>
+  HWY_INLINE void store(D d, X* out) const {
+    for (size_t k = 0; k < kVectors; ++k) store_f32(d, at[k], out + k * hn::Lanes(d));
+  }
+#if QCDQ_F16_IN_HARDWARE
+  // One store for two: vcvtps2ph into memory takes Zen 3 twice as long as into a register.
+  template <Ties>
+  HWY_INLINE void store(D d, F16* out) const {
+    const hn::Rebind<hwy::float16_t, D> half;
+    const hn::Rebind<uint16_t, D> d16;
+    const hn::Twice<decltype(d16)> both;
+    for (size_t k = 0; k < kVectors; k += 2) {
+      const auto low = hn::BitCast(d16, hn::DemoteTo(half, at[k]));
+      const auto high = hn::BitCast(d16, hn::DemoteTo(half, at[k + 1]));
+      hn::StoreU(hn::Combine(both, high, low), both, &out[k * hn::Lanes(d)].bits);
+    }
+  }
+#endif
+#if HWY_TARGET != HWY_SCALAR
+  // Two vectors of bf16 are the lower and upper halves of 32-bit lanes: nothing is unpacked.
+  HWY_INLINE void load(D d, const BF16* x) {
+    static_assert(std::endian::native == std::endian::little);
+    const hn::Rebind<uint32_t, D> du;
+    const hn::Repartition<uint16_t, D> d16;
+    for (size_t k = 0; k < kVectors; k += 2) {
+      const auto both = hn::BitCast(du, hn::LoadU(d16, &x[k * hn::Lanes(d)].bits));
+      at[k] = hn::BitCast(d, hn::ShiftLeft<16>(both));
+      at[k + 1] = hn::BitCast(d, hn::And(both, hn::Set(du, 0xFFFF0000u)));
+    }
+  }
+  template <Ties kTies>
+  HWY_INLINE void store(D d, BF16* out) const {
+    const hn::Rebind<uint32_t, D> du;
+    const hn::Repartition<uint16_t, D> d16;
+    const auto rounded = [&](V v) HWY_ATTR {
+      if constexpr (kTies == Ties::kToEven) return rounded_to_bf16(d, v);
+      return hn::Add(hn::BitCast(du, v), hn::Set(du, 0x8000u));
+    };
+    for (size_t k = 0; k < kVectors; k += 2) {
+      const auto low = hn::BitCast(d16, hn::ShiftRight<16>(rounded(at[k])));
+      const auto high = hn::BitCast(d16, rounded(at[k + 1]));
+      hn::StoreU(hn::OddEven(high, low), d16, &out[k * hn::Lanes(d)].bits);
+    }
+  }
+#endif
+
+  V at[kVectors];
+};
 
 // y = x where the mask is set, else +0; the bits of x are kept.
 template <class D, class M>

@@ -1,0 +1,46 @@
+# What the GPU kernels are built with: nvcc as CMake's language CUDA, and the imported target qcdq_torch_cuda. Included by the root
+# CMakeLists.txt where QCDQ_BUILD_CUDA is on. The .cu files see no torch, so nvcc compiles them for any.
+find_program(QCDQ_NVCC nvcc HINTS ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
+if(NOT QCDQ_NVCC)
+  message(FATAL_ERROR "QCDQ_BUILD_CUDA: no nvcc on PATH, in $CUDA_HOME/bin or in /usr/local/cuda/bin.")
+endif()
+if(NOT EXISTS "${QCDQ_TORCH_DIR}/include/c10/cuda/CUDAStream.h")
+  message(FATAL_ERROR "QCDQ_BUILD_CUDA: the libtorch in ${QCDQ_TORCH_DIR} has no c10/cuda/CUDAStream.h: it was built without CUDA.")
+endif()
+
+# GPUs to compile for, less those that this nvcc does not know; the newest one also as PTX, for GPUs that come after it.
+set(QCDQ_CUDA_ARCHITECTURES "75;80;86;89;90;100;120" CACHE STRING "Compute capabilities of libqcdq_cuda.so, such as 90")
+execute_process(COMMAND ${QCDQ_NVCC} --list-gpu-code OUTPUT_VARIABLE _qcdq_known OUTPUT_STRIP_TRAILING_WHITESPACE)
+string(REPLACE "\n" ";" _qcdq_known "${_qcdq_known}")
+set(CMAKE_CUDA_ARCHITECTURES)
+foreach(_arch ${QCDQ_CUDA_ARCHITECTURES})
+  if("sm_${_arch}" IN_LIST _qcdq_known)
+    list(APPEND CMAKE_CUDA_ARCHITECTURES ${_arch}-real)
+    set(_qcdq_newest ${_arch})
+  endif()
+endforeach()
+if(NOT CMAKE_CUDA_ARCHITECTURES)
+  message(FATAL_ERROR "QCDQ_CUDA_ARCHITECTURES='${QCDQ_CUDA_ARCHITECTURES}': ${QCDQ_NVCC} knows none of them (nvcc --list-gpu-code).")
+endif()
+list(APPEND CMAKE_CUDA_ARCHITECTURES ${_qcdq_newest}-virtual)
+set(CMAKE_CUDA_COMPILER ${QCDQ_NVCC})
+enable_language(CUDA)
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc has C++20
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
+find_package(CUDAToolkit REQUIRED)
+
+# CUDA's runtime is linked in, so that what is built loads beside whichever runtime torch brings. Torch's CUDA libraries are linked
+# where they are there; else the process's own torch resolves the symbols at load.
+add_library(qcdq_torch_cuda INTERFACE)
+target_include_directories(qcdq_torch_cuda SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
+target_link_options(qcdq_torch_cuda INTERFACE LINKER:--no-as-needed)
+foreach(_lib c10_cuda torch_cuda)
+  if(EXISTS "${QCDQ_TORCH_DIR}/lib/lib${_lib}.so")
+    target_link_libraries(qcdq_torch_cuda INTERFACE "${QCDQ_TORCH_DIR}/lib/lib${_lib}.so")
+  endif()
+endforeach()
+target_link_libraries(qcdq_torch_cuda INTERFACE qcdq::torch CUDA::cudart_static)
