@@ -1,24 +1,39 @@
-// Statistics behind scales: percentile by kthvalue, minmax per tensor, channel or block, running
-// means. The public contract is include/qcdq/observers.h; modules.cpp builds the quantisers of
-// layers from it.
+// Statistics behind scales: percentile by kthvalue, minmax per tensor, channel or block, the
+// gradient of an absmax, running means. The public contract is include/qcdq/observers.h;
+// modules.cpp builds the quantisers of layers from it.
 #include "qcdq/observers.h"
+
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <cmath>
 #include <ostream>
 
+#include "torch_plugin/kernels/param_layout.h"
+
 namespace qcdq {
 namespace {
 
+using torch::autograd::variable_list;
+
 constexpr double kScaleFloor = 1e-10;  // a tensor of zeros has to have a scale too
 
-// Statistics are taken in f32 (f64 keeps its own precision until the scale is made).
-at::Tensor as_statistics(const at::Tensor& x, const char* name) {
+void check_statistics(const at::Tensor& x, const char* name) {
   TORCH_CHECK_VALUE(at::isFloatingType(x.scalar_type()), name, ": x has type ", x.scalar_type(),
                     "; expected a floating-point tensor");
   TORCH_CHECK_VALUE(x.numel() > 0, name, ": x has shape ", x.sizes(),
                     "; expected at least one element");
+}
+
+// Statistics are taken in f32 (f64 keeps its own precision until the scale is made).
+at::Tensor in_statistics_type(const at::Tensor& x) {
   return x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
+}
+
+at::Tensor as_statistics(const at::Tensor& x, const char* name) {
+  check_statistics(x, name);
+  return in_statistics_type(x);
 }
 
 // 2^ceil(log2(scale)), exact; the gradient passes straight through.
@@ -61,11 +76,108 @@ at::Tensor reduced(const at::Tensor& x, const QuantSpec& spec, bool largest) {
     // hold 0.
     std::vector<int64_t> padding(2 * (x.dim() - axis), 0);
     padding.back() = blocks * spec.block_size - x.size(axis);
-    values = at::constant_pad_nd(values, padding, 0).unflatten(axis, {blocks, spec.block_size});
+    if (padding.back() > 0) values = at::constant_pad_nd(values, padding, 0);
+    values = values.unflatten(axis, {blocks, spec.block_size});
     dims = {axis + 1};
   }
   return largest ? values.amax(dims) : values.amin(dims);
 }
+
+// The layout of a contiguous tensor of x's shape.
+ParamLayout layout_of(const at::Tensor& x, const QuantSpec& spec) {
+  if (spec.granularity == Granularity::kPerTensor) return ParamLayout::per_tensor(x.numel());
+  const int64_t axis = checked_axis(x, spec.axis);
+  const int64_t outer = c10::multiply_integers(x.sizes().slice(0, axis));
+  const int64_t inner = c10::multiply_integers(x.sizes().slice(axis + 1));
+  return spec.granularity == Granularity::kPerChannel
+             ? ParamLayout::per_channel(outer, x.size(axis), inner)
+             : ParamLayout::blocked(outer, x.size(axis), inner, spec.block_size);
+}
+
+// Adds to grad_x, which is all zeros: where |x| is the absmax of its group, sign(x) * the group's
+// gradient / the number of such elements. The sign of 0 is 0, so a group of zeros gets none.
+template <typename T>
+void add_absmax_gradient(const ParamLayout& layout, const T* x, const T* absmax, const T* grad,
+                         T* grad_x) {
+  struct Largest {
+    int64_t element, group;
+  };
+  std::vector<Largest> found;
+  std::vector<int64_t> counts(layout.params(), 0);
+  const auto search = [&](int64_t begin, int64_t count, int64_t group, int64_t group_step) {
+    for (int64_t i = 0; i < count; ++i, group += group_step) {
+      if (std::abs(x[begin + i]) != absmax[group] || absmax[group] == 0) continue;
+      found.push_back({begin + i, group});
+      ++counts[group];
+    }
+  };
+  const int64_t runs = layout.runs();
+  RunCursor cursor(layout, 0);
+  for (int64_t r = 0; r < runs; ++r, cursor.next()) {
+    const ParamLayout::Run run = cursor.run();
+    int64_t i = 0;
+    if (run.param_step == 0) {
+      // Groups have few such elements: most chunks are passed over by a comparison of vectors.
+      constexpr int64_t kChunk = 64;
+      const T largest = absmax[run.param];
+      if (largest == 0) continue;
+      for (; i + kChunk <= run.count; i += kChunk) {
+        const T* chunk = x + run.offset + i;
+        int hits = 0;
+        for (int64_t j = 0; j < kChunk; ++j) hits |= std::abs(chunk[j]) == largest;
+        if (hits != 0) search(run.offset + i, kChunk, run.param, 0);
+      }
+    }
+    search(run.offset + i, run.count - i, run.param + i * run.param_step, run.param_step);
+  }
+  for (const Largest& at : found) {
+    const T share = grad[at.group] / static_cast<T>(counts[at.group]);
+    grad_x[at.element] = x[at.element] > 0 ? share : -share;
+  }
+}
+
+// max |x| for each scale that spec asks for, as statistics are typed. One node that keeps x: the
+// graph of x.abs().amax() keeps two tensors of x's size, and its backward makes five more.
+class Absmax : public torch::autograd::Function<Absmax> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x,
+                            const QuantSpec& spec) {
+    const at::Tensor absmax = in_statistics_type(
+        at::maximum(reduced(x, spec, false).abs(), reduced(x, spec, true).abs()));
+    ctx->save_for_backward({x, absmax});
+    ctx->saved_data["spec"] = spec.to_integers();
+    return absmax;
+  }
+
+  static variable_list backward(torch::autograd::AutogradContext* ctx, const variable_list& grads) {
+    if (!grads[0].defined()) return {at::Tensor(), at::Tensor()};
+    const variable_list saved = ctx->get_saved_variables();
+    const QuantSpec spec = QuantSpec::from_integers(ctx->saved_data["spec"].toIntVector());
+    return {gradient(saved[0], saved[1], grads[0], spec), at::Tensor()};
+  }
+
+ private:
+  static at::Tensor gradient(const at::Tensor& x, const at::Tensor& absmax, const at::Tensor& grad,
+                             const QuantSpec& spec) {
+    const bool keeps_graph = at::GradMode::is_enabled();
+    if (!x.is_cpu() || keeps_graph) {
+      const at::AutoGradMode with_grad(true);
+      const at::Tensor input = keeps_graph ? x : x.detach().requires_grad_();
+      const at::Tensor composed = reduced(in_statistics_type(input).abs(), spec, true);
+      return torch::autograd::grad({composed}, {input}, {grad}, keeps_graph, keeps_graph)[0];
+    }
+    const at::Tensor values = in_statistics_type(x).contiguous();
+    const at::Tensor dense_absmax = absmax.contiguous(), dense_grad = grad.contiguous();
+    const at::Tensor grad_x = at::zeros_like(values);
+    AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "absmax_backward", [&] {
+      add_absmax_gradient(layout_of(x, spec), values.const_data_ptr<scalar_t>(),
+                          dense_absmax.const_data_ptr<scalar_t>(),
+                          dense_grad.const_data_ptr<scalar_t>(),
+                          grad_x.mutable_data_ptr<scalar_t>());
+    });
+    return grad_x.to(x.scalar_type());
+  }
+};
 
 }  // namespace
 
@@ -82,11 +194,12 @@ at::Tensor percentile(const at::Tensor& x, double rank) {
 }
 
 std::tuple<at::Tensor, at::Tensor> range_of(const at::Tensor& x, const QuantSpec& spec) {
-  const at::Tensor values = as_statistics(x, "range_of");
   if (spec.is_symmetric) {
-    const at::Tensor absmax = reduced(values.abs(), spec, true);
+    check_statistics(x, "range_of");
+    const at::Tensor absmax = Absmax::apply(x, spec);
     return {-absmax, absmax};
   }
+  const at::Tensor values = as_statistics(x, "range_of");
   return {reduced(values, spec, false), reduced(values, spec, true)};
 }
 

@@ -5,8 +5,11 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <cmath>
+#include <functional>
 #include <limits>
 #include <sstream>
+#include <vector>
 
 #include "expect_message.h"
 
@@ -123,6 +126,76 @@ TEST(QparamsFromRange, GradientGoesToTheLargestValue) {
     EXPECT_TRUE(
         torch::allclose(w.grad(), torch::tensor({{0.f, -1.f}, {1.f, 0.f}}) / 127.f, 1e-6, 0));
   }
+}
+
+// What torch's own ops give: the values, and a gradient that ties share.
+TEST(RangeOf, AbsmaxAndItsGradientAreThoseOfTheComposition) {
+  torch::manual_seed(3);
+  const qcdq::QuantSpec narrow = qcdq::int8().narrow();
+  struct Case {
+    qcdq::QuantSpec spec;
+    std::function<Tensor(const Tensor&)> absmax;
+  };
+  const auto blocks = [](const Tensor& x, int64_t axis, int64_t size, int64_t missing) {
+    std::vector<int64_t> padding(2 * (x.dim() - axis), 0);
+    padding.back() = missing;
+    const Tensor padded = torch::constant_pad_nd(x.abs(), padding, 0);
+    return padded.unflatten(axis, {-1, size}).amax(axis + 1);
+  };
+  const std::vector<Case> cases = {
+      {narrow, [](const Tensor& x) { return x.abs().amax(); }},
+      {narrow.per_channel(0),
+       [](const Tensor& x) {
+         return x.abs().amax({1, 2});
+       }},
+      {narrow.per_channel(1),
+       [](const Tensor& x) {
+         return x.abs().amax({0, 2});
+       }},
+      {narrow.per_channel(-1),
+       [](const Tensor& x) {
+         return x.abs().amax({0, 1});
+       }},
+      {narrow.blocked(0, 2), [&](const Tensor& x) { return blocks(x, 0, 2, 1); }},
+      {narrow.blocked(1, 8), [&](const Tensor& x) { return blocks(x, 1, 8, 3); }},
+      {narrow.blocked(2, 71), [&](const Tensor& x) { return blocks(x, 2, 71, 0); }},
+      {narrow.blocked(2, 100), [&](const Tensor& x) { return blocks(x, 2, 100, 58); }},
+  };
+  // Whole numbers up to 8 tie often; zeros: whole groups of each granularity.
+  Tensor start = torch::randint(-8, 9, {5, 13, 142}).to(torch::kDouble) / 3;
+  start[2].zero_();
+  start.select(1, 4).zero_();
+  start.select(2, 141).zero_();
+  for (auto type : {torch::kFloat, torch::kDouble, torch::kHalf, torch::kBFloat16}) {
+    for (const Tensor& values :
+         {start.to(type), start.to(type).transpose(0, 2).contiguous().transpose(0, 2),
+          torch::zeros_like(start).to(type), torch::randn_like(start).to(type)}) {
+      for (const Case& c : cases) {
+        const Tensor x = values.detach().requires_grad_();
+        const Tensor want_x = values.detach().clone().requires_grad_();
+        const Tensor high = std::get<1>(qcdq::range_of(x, c.spec));
+        const Tensor want = c.absmax(type == torch::kDouble ? want_x : want_x.to(torch::kFloat));
+        SCOPED_TRACE(c.spec.to_string() + ", " + torch::toString(type));
+        ASSERT_TRUE(torch::equal(high, want));
+        const Tensor grad = torch::randn_like(want);
+        high.backward(grad);
+        want.backward(grad);
+        ASSERT_EQ(x.grad().scalar_type(), type);
+        ASSERT_TRUE(torch::equal(x.grad(), want_x.grad()));
+      }
+    }
+  }
+}
+
+TEST(RangeOf, AbsmaxKeepsNaNAndHasASecondGradient) {
+  Tensor x = torch::tensor({1.f, std::numeric_limits<float>::quiet_NaN(), 2.f});
+  EXPECT_TRUE(std::isnan(value(std::get<1>(qcdq::range_of(x, qcdq::int8())))));
+  x = torch::tensor({1.f, -3.f, 2.f}).requires_grad_();
+  const Tensor high = std::get<1>(qcdq::range_of(x, qcdq::int8()));
+  const Tensor first = torch::autograd::grad({high * high}, {x}, {}, {}, /*create_graph=*/true)[0];
+  EXPECT_TRUE(torch::equal(first.detach(), torch::tensor({0.f, -6.f, 0.f})));
+  EXPECT_TRUE(
+      torch::equal(torch::autograd::grad({first.sum()}, {x})[0], torch::tensor({0.f, 2.f, 0.f})));
 }
 
 TEST(Observer, RunningMeanStartsWithTheFirstBatch) {
