@@ -87,14 +87,14 @@ struct Turn {
   // other blocks in the allocator, which a short call would pay for. One call is not enough: a copy
   // of 4 MiB after a row of some ms takes twice as long even the second time.
   double sample() {
+    double warmed = 0.0;
     if (repeats == 1 && last < kRewarmSeconds) {
-      double warmed = 0.0;
       do {
         warmed += seconds_of(row->call, 1);
       } while (warmed < kLeastRewarmSeconds);
     }
     const double seconds = seconds_of(row->call, repeats);
-    spent += seconds;
+    spent += warmed + seconds;
     last = seconds;
     return seconds * 1e9 / static_cast<double>(repeats);
   }
@@ -182,7 +182,7 @@ const Effort& effort() {
   static const Effort chosen = [] {
     Effort result;
     if (const char* quick = std::getenv("QCDQ_BENCH_QUICK"); quick != nullptr && *quick == '1') {
-      result = {.seconds_per_row = 0.06, .least_samples = 5, .quick = true};
+      result = {.seconds_per_row = 0.06, .quick = true};
     }
     if (const char* seconds = std::getenv("QCDQ_BENCH_SECONDS")) {
       result.seconds_per_row = std::max(0.001, std::atof(seconds));
