@@ -109,7 +109,8 @@ void run_both(const ParamLayout& layout, const Work& work, const Store& store) {
   const auto both = [&](const auto& make) {
     const int64_t count = make(nullptr).plan.pieces();
     std::vector<Sum> slots(count);
-    std::memset(static_cast<void*>(slots.data()), 0xFF, count * sizeof(Sum));
+    // memset takes no null pointer, which an empty vector has.
+    if (count > 0) std::memset(static_cast<void*>(slots.data()), 0xFF, count * sizeof(Sum));
     const auto pieces = make(slots.data());
     run_reduction(pieces);
     const SlotPlan plan(pieces.plan.params, pieces.plan.slots_per_param);
