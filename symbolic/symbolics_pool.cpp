@@ -1,4 +1,6 @@
 // Symbolic functions of pooling layers.
+#include <numeric>
+
 #include "symbolic/registry.h"
 #include "symbolic/versioned_ops.h"
 
@@ -89,31 +91,71 @@ Values avg_pool(GraphBuilder& graph, NodeArgs& args) {
   return {unbatched(graph, y, added)};
 }
 
+// Means over one axis of x. Output o takes the inputs from floor(o * size / count) up to
+// ceil((o + 1) * size / count), as torch does; where these windows differ in size no AveragePool
+// has them, so x is multiplied by a constant matrix. Windows of several axes are products of these.
+Value adaptive_mean(GraphBuilder& graph, Value x, int64_t rank, int64_t axis, int64_t size,
+                    int64_t count) {
+  std::vector<double> shares(size * count, 0.0);  // [size, count]
+  for (int64_t o = 0; o < count; ++o) {
+    const int64_t begin = o * size / count;
+    const int64_t end = ((o + 1) * size + count - 1) / count;
+    for (int64_t i = begin; i < end; ++i) {
+      shares[i * count + o] = 1.0 / static_cast<double>(end - begin);
+    }
+  }
+  const DType dtype = graph.type(x).dtype;
+  const Value matrix =
+      dtype == DType::kFloat64
+          ? graph.constant(TensorData::from<double>(dtype, {size, count}, std::move(shares)))
+          : graph.cast(graph.constant(TensorData::from<float>(DType::kFloat32, {size, count},
+                                                              {shares.begin(), shares.end()})),
+                       dtype);
+  std::vector<int64_t> axis_last(rank);
+  std::iota(axis_last.begin(), axis_last.end(), 0);
+  std::swap(axis_last[axis], axis_last[rank - 1]);
+  const bool moves = axis != rank - 1;
+  if (moves) x = transpose(graph, x, axis_last);
+  const Value y = graph.op("MatMul", {x, matrix});
+  return moves ? transpose(graph, y, axis_last) : y;
+}
+
 template <int64_t kSpatial>
 Values adaptive_avg_pool(GraphBuilder& graph, NodeArgs& args) {
   bool added = false;
   const Value original = args.tensor("self");
-  const Value x = batched(graph, args, "self", original, kSpatial, added);
+  Value x = batched(graph, args, "self", original, kSpatial, added);
   const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
-  const std::vector<int64_t> sizes = spread(args.ints("output_size"), kSpatial);
-  if (std::all_of(sizes.begin(), sizes.end(), [](int64_t size) { return size == 1; })) {
+  const std::vector<int64_t> counts = spread(args.ints("output_size"), kSpatial);
+  if (std::all_of(counts.begin(), counts.end(), [](int64_t count) { return count == 1; })) {
     return {unbatched(graph, graph.op("GlobalAveragePool", {x}), added)};
   }
-  std::vector<int64_t> kernel(kSpatial);
-  for (int64_t d = 0; d < kSpatial; ++d) {
-    const int64_t size = dims[dims.size() - kSpatial + d];
-    if (size <= 0 || sizes[d] <= 0 || size % sizes[d] != 0) {
-      args.unsupported("output_size", list_text(sizes),
-                       "an input of " + list_text({dims.end() - kSpatial, dims.end()}) +
-                           " has windows of unequal size",
-                       "choose a size that divides the input's, or 1");
-    }
-    kernel[d] = size / sizes[d];
+  const std::vector<int64_t> sizes(dims.end() - kSpatial, dims.end());
+  const auto fixed = [](int64_t size) { return size > 0; };
+  if (!std::all_of(sizes.begin(), sizes.end(), fixed) ||
+      !std::all_of(counts.begin(), counts.end(), fixed)) {
+    args.unsupported("output_size", list_text(counts),
+                     "the windows depend on the input's size, and it is " + list_text(sizes) +
+                         ", where -1 is not fixed",
+                     "drop the dynamic axis, or choose 1");
   }
-  if (std::all_of(kernel.begin(), kernel.end(), [](int64_t size) { return size == 1; }))
-    return {original};
-  return {unbatched(
-      graph, graph.op("AveragePool", {x}, {{"kernel_shape", kernel}, {"strides", kernel}}), added)};
+  if (sizes == counts) return {original};
+  std::vector<int64_t> kernel(kSpatial);
+  bool equal = true;
+  for (int64_t d = 0; d < kSpatial; ++d) {
+    kernel[d] = sizes[d] / counts[d];
+    equal = equal && sizes[d] % counts[d] == 0;
+  }
+  if (equal) {
+    x = graph.op("AveragePool", {x}, {{"kernel_shape", kernel}, {"strides", kernel}});
+    return {unbatched(graph, x, added)};
+  }
+  const int64_t rank = static_cast<int64_t>(dims.size());
+  for (int64_t d = 0; d < kSpatial; ++d) {
+    if (sizes[d] == counts[d]) continue;
+    x = adaptive_mean(graph, x, rank, rank - kSpatial + d, sizes[d], counts[d]);
+  }
+  return {unbatched(graph, x, added)};
 }
 
 constexpr Symbolic kRows[] = {
@@ -123,9 +165,12 @@ constexpr Symbolic kRows[] = {
     {"aten::avg_pool1d", 10, avg_pool<1>, "AveragePool, Pad"},
     {"aten::avg_pool2d", 10, avg_pool<2>, "AveragePool, Pad"},
     {"aten::avg_pool3d", 10, avg_pool<3>, "AveragePool, Pad"},
-    {"aten::adaptive_avg_pool1d", 10, adaptive_avg_pool<1>, "GlobalAveragePool, AveragePool"},
-    {"aten::adaptive_avg_pool2d", 10, adaptive_avg_pool<2>, "GlobalAveragePool, AveragePool"},
-    {"aten::adaptive_avg_pool3d", 10, adaptive_avg_pool<3>, "GlobalAveragePool, AveragePool"},
+    {"aten::adaptive_avg_pool1d", 10, adaptive_avg_pool<1>,
+     "GlobalAveragePool, AveragePool, MatMul"},
+    {"aten::adaptive_avg_pool2d", 10, adaptive_avg_pool<2>,
+     "GlobalAveragePool, AveragePool, MatMul"},
+    {"aten::adaptive_avg_pool3d", 10, adaptive_avg_pool<3>,
+     "GlobalAveragePool, AveragePool, MatMul"},
 };
 
 }  // namespace
