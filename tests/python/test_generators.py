@@ -20,7 +20,10 @@ FORMS = {
     "core": lambda program: program.run_decompositions(),
 }
 # (network, form): why it is refused for now. Strict: an entry that works again fails here.
+STRIDES = "torch decomposes pooling of channels-last tensors into as_strided, which has no symbolic function"
 EXPECTED_FAILURES = {
+    ("swin_t", "core"): STRIDES,
+    ("convnext_tiny", "core"): STRIDES,
     ("detection", "core"): "squeeze.dims of nonzero's result, of which the record has no sizes",
 }
 
