@@ -278,8 +278,9 @@ void rewrite_until_stable(QdqState& state, Rewrite rewrite) {
   while (changed) {
     changed = false;
     const GraphIndex index(state.graph);
-    for (auto it = state.graph.nodes.begin(); it != state.graph.nodes.end() && !changed; ++it) {
+    for (auto it = state.graph.nodes.begin(); it != state.graph.nodes.end(); ++it) {
       changed = rewrite(state, index, it);
+      if (changed) break;  // the node may be gone, and the index is out of date
     }
   }
 }

@@ -226,8 +226,9 @@ void fold_weight_views(QdqState& state) {
   while (changed) {  // a view may lie over another
     changed = false;
     const GraphIndex index(graph);
-    for (auto it = graph.nodes.begin(); it != graph.nodes.end() && !changed; ++it) {
+    for (auto it = graph.nodes.begin(); it != graph.nodes.end(); ++it) {
       changed = fold_view(state, index, it);
+      if (changed) break;  // the node is gone, and the index is out of date
     }
   }
 }
