@@ -271,7 +271,7 @@ bool store_moved_unsigned(QdqState& state, const GraphIndex& index, OnnxGraph::N
   return false;
 }
 
-using Rewrite = bool (*)(QdqState&, const GraphIndex&, OnnxGraph::NodeIt);
+}  // namespace
 
 void rewrite_until_stable(QdqState& state, Rewrite rewrite) {
   bool changed = true;
@@ -284,8 +284,6 @@ void rewrite_until_stable(QdqState& state, Rewrite rewrite) {
     }
   }
 }
-
-}  // namespace
 
 void simplify_quantizers(QdqState& state) {
   rewrite_until_stable(state, drop_code_cast);

@@ -128,6 +128,12 @@ struct QdqState {
   std::map<std::string, WeightOrigin> origins;  // by the codes' initializer
 };
 
+/// A change of the graph at one node, which it may remove; false: there is nothing to do.
+using Rewrite = bool (*)(QdqState&, const GraphIndex&, OnnxGraph::NodeIt);
+/// Applies `rewrite` until no node is left that it changes; each change gets a new
+/// index (qdq_activations.cpp).
+void rewrite_until_stable(QdqState& state, Rewrite rewrite);
+
 // The pass families, in the order in which run_qdq_passes (qdq_passes.cpp) calls them.
 void fold_constant_quantizers(QdqState& state);  // qdq_weights.cpp: Q [Clip] over an initializer
 void fold_weight_views(QdqState& state);         // qdq_weights.cpp: Transpose, Reshape of a weight

@@ -221,16 +221,7 @@ void fold_constant_quantizers(QdqState& state) {
 }
 
 void fold_weight_views(QdqState& state) {
-  OnnxGraph& graph = state.graph;
-  bool changed = true;
-  while (changed) {  // a view may lie over another
-    changed = false;
-    const GraphIndex index(graph);
-    for (auto it = graph.nodes.begin(); it != graph.nodes.end(); ++it) {
-      changed = fold_view(state, index, it);
-      if (changed) break;  // the node is gone, and the index is out of date
-    }
-  }
+  rewrite_until_stable(state, fold_view);  // a view may lie over another
 }
 
 void store_weights_as_uint8(QdqState& state) {
