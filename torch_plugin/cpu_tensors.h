@@ -12,16 +12,15 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <vector>
 
 #include "torch_plugin/checks.h"
+#include "torch_plugin/dense_tensors.h"
 #include "torch_plugin/kernels/cpu_kernels.h"
+#include "torch_plugin/kernels/param_values.h"
 #include "torch_plugin/parallel.h"
 
 namespace qcdq {
-
-using OptionalInt = std::optional<int64_t>;
 
 // Elements worth a thread of their own: about 10 us of work, several times the cost of waking one.
 inline constexpr int64_t kElementsPerTask = 32768;
@@ -71,107 +70,94 @@ X* mutable_elements_of(const at::Tensor& t) {
   return static_cast<X*>(t.mutable_data_ptr());
 }
 
-// A tensor of the strides that empty_like(x) gives, with no gaps and no overlaps; x itself if it is
-// so.
-inline at::Tensor make_dense(const at::Tensor& x) {
-  if (x.unsafeGetTensorImpl()->is_non_overlapping_and_dense()) return x;
-  return at::empty_like(x).copy_(x);
-}
-
-// `t` in the strides of `dense`.
-inline at::Tensor with_strides_of(const at::Tensor& dense, const at::Tensor& t) {
-  if (t.strides() == dense.strides()) return t;
-  return at::empty_like(dense).copy_(t);
-}
-
 // Uninitialised, with the sizes and strides of `dense`; past the dispatcher, unlike empty_like.
 inline at::Tensor empty_as(const at::Tensor& dense, at::ScalarType type) {
   if (dense.is_contiguous()) return at::detail::empty_cpu(dense.sizes(), type);
   return at::detail::empty_strided_cpu(dense.sizes(), dense.strides(), type);
 }
 
-// The order of dimensions in which a dense tensor's memory is contiguous.
-inline c10::SmallVector<int64_t, 6> memory_order(const at::Tensor& dense) {
-  c10::SmallVector<int64_t, 6> order(dense.dim());
-  std::iota(order.begin(), order.end(), 0);
-  if (!dense.is_contiguous()) {
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int64_t a, int64_t b) { return dense.stride(a) > dense.stride(b); });
-  }
-  return order;
-}
-
-// How dense x, seen as the contiguous array that its memory is, shares parameters.
-inline ParamLayout layout_of(const at::Tensor& dense, const Granularity& granularity) {
-  if (!granularity.axis) return ParamLayout::per_tensor(dense.numel());
-  int64_t outer = 1;
-  int64_t inner = 1;
-  bool before = true;
-  for (const int64_t dim : memory_order(dense)) {
-    if (dim == *granularity.axis) {
-      before = false;
-    } else {
-      (before ? outer : inner) *= dense.size(dim);
-    }
-  }
-  const int64_t length = dense.size(*granularity.axis);
-  return granularity.block_size
-             ? ParamLayout::blocked(outer, length, inner, *granularity.block_size)
-             : ParamLayout::per_channel(outer, length, inner);
-}
-
 template <typename T>
 using Values = c10::SmallVector<T, 4>;
 
-// Appends the elements of a contiguous tensor, converted to T.
+// The values of a scale or a zero point as kernels take them: where the tensor has them, or
+// converted.
 template <typename T>
-void read_values(const at::Tensor& t, Values<T>* values) {
-  const auto read = [&](auto element) {
-    const auto* from = static_cast<const decltype(element)*>(t.const_data_ptr());
-    const int64_t numel = t.numel();
-    values->resize(numel);
-    T* to = values->data();
-    for (int64_t i = 0; i < numel; ++i) to[i] = static_cast<T>(from[i]);
+class ParamValues {
+ public:
+  void borrow(const T* values, int64_t count) {
+    borrowed_ = values;
+    count_ = count;
+  }
+  // Room for `count` values of our own.
+  T* make(int64_t count) {
+    borrowed_ = nullptr;
+    count_ = count;
+    own_.resize_for_overwrite(count);
+    return own_.data();
+  }
+  const T* data() const { return borrowed_ != nullptr ? borrowed_ : own_.data(); }
+  int64_t size() const { return count_; }
+
+ private:
+  const T* borrowed_ = nullptr;
+  int64_t count_ = 0;
+  Values<T> own_;
+};
+
+// Calls body(elements, count) with the elements of a contiguous tensor, of their own type.
+template <typename Body>
+void visit_elements(const at::Tensor& t, Body&& body) {
+  const auto visit = [&](auto element) {
+    body(static_cast<const decltype(element)*>(t.const_data_ptr()), t.numel());
   };
   switch (t.scalar_type()) {
     case at::kFloat:
-      return read(float{});
-    case at::kDouble:
-      return read(double{});
+      return visit(float{});
     case at::kHalf:
-      return read(c10::Half{});
+      return visit(F16{});
     case at::kBFloat16:
-      return read(c10::BFloat16{});
+      return visit(BF16{});
     case at::kByte:
-      return read(uint8_t{});
+      return visit(uint8_t{});
     case at::kChar:
-      return read(int8_t{});
+      return visit(int8_t{});
     case at::kShort:
-      return read(int16_t{});
+      return visit(int16_t{});
     case at::kInt:
-      return read(int32_t{});
+      return visit(int32_t{});
     case at::kLong:
-      return read(int64_t{});
+      return visit(int64_t{});
     case at::kUInt16:
-      return read(uint16_t{});
+      return visit(uint16_t{});
     case at::kUInt32:
-      return read(uint32_t{});
+      return visit(uint32_t{});
+    case at::kDouble:
+      return visit(double{});
     default:
-      return read_values(t.to(at::kDouble), values);
+      return visit_elements(t.to(at::kDouble), body);
   }
 }
 
-// Scale and zero point in the order of `layout`, checked. Only the vectors that visit_params uses
-// are filled.
+// Returns where the values are.
+template <typename T>
+T* convert_elements(const at::Tensor& t, ParamValues<T>* values) {
+  T* to = values->make(t.numel());
+  visit_elements(t, [&](const auto* from, int64_t count) { convert_values(from, count, to); });
+  return to;
+}
+
+// Scale and zero point in the order of `layout`, checked. Only the values that visit_params uses
+// are there.
 struct QParams {
   ParamLayout layout;
   bool wide = false;  // codes need f64 (affine.h)
   int64_t quant_min = 0;
   int64_t quant_max = 0;
-  Values<float> scale_f32;
-  Values<double> scale_f64;
-  Values<float> zero_point_f32;
-  Values<double> zero_point_f64;
+  at::Tensor scale;  // contiguous; what values are borrowed from
+  ParamValues<float> scale_f32;
+  ParamValues<double> scale_f64;
+  ParamValues<float> zero_point_f32;
+  ParamValues<double> zero_point_f64;
 };
 
 // Calls body(QuantParams<T, Acc>) for elements of type X.
@@ -189,49 +175,6 @@ void visit_params(const QParams& p, Body&& body) {
   }
 }
 
-// Whether `is_good` holds for all. Blocks have many parameters: no branch for each.
-template <typename T, typename IsGood>
-bool all_are(const Values<T>& values, IsGood&& is_good) {
-  bool all = true;
-  for (const T* v = values.begin(); v != values.end(); ++v) all &= is_good(*v);
-  return all;
-}
-
-template <typename T>
-void check_scale_values(const char* op, const Values<T>& values) {
-  constexpr T kLargest = std::numeric_limits<T>::max();
-  if (all_are(values, [](T v) { return (v > T(0)) & (v <= kLargest); })) return;
-  for (size_t i = 0; i < values.size(); ++i) {
-    TORCH_CHECK_VALUE(std::isfinite(values[i]) && values[i] > T(0), "qcdq::", op, ": scale is ",
-                      values[i], " at element ", i, ", expected a finite value > 0");
-  }
-}
-
-// zero_point holds integers; `range` names what the bounds are.
-inline void check_zero_point_values(const char* op, const Values<double>& values, int64_t lowest,
-                                    int64_t highest, const char* range) {
-  const auto low = static_cast<double>(lowest);
-  const auto high = static_cast<double>(highest);
-  if (all_are(values, [=](double v) { return (v >= low) & (v <= high); })) return;
-  for (size_t i = 0; i < values.size(); ++i) {
-    TORCH_CHECK_VALUE(values[i] >= low && values[i] <= high, "qcdq::", op, ": zero_point is ",
-                      static_cast<int64_t>(std::clamp(values[i], -9e18, 9e18)), " at element ", i,
-                      ", expected a value in [", lowest, ", ", highest, "], ", range);
-  }
-}
-
-// The zero point that a learned (floating) one stands for.
-inline void round_learned_zero_point(const char* op, int64_t quant_min, int64_t quant_max,
-                                     Values<double>* values) {
-  for (size_t i = 0; i < values->size(); ++i) {
-    double& value = (*values)[i];
-    TORCH_CHECK_VALUE(std::isfinite(value), "qcdq::", op, ": zero_point is ", value, " at element ",
-                      i, ", expected a finite value");
-    value = clamp_code(round_half_even(value), static_cast<double>(quant_min),
-                       static_cast<double>(quant_max));
-  }
-}
-
 // What a call says about its parameters, besides the tensors.
 struct QParamsRequest {
   const char* op;
@@ -243,16 +186,58 @@ struct QParamsRequest {
   const char* zero_point_range = "the range [quant_min, quant_max]";
 };
 
-inline void read_zero_point(const QParamsRequest& request, const at::Tensor& zero_point,
-                            QParams* p) {
-  Values<double>& values = p->zero_point_f64;
-  read_values(zero_point, &values);
-  if (zero_point.is_floating_point()) {
-    round_learned_zero_point(request.op, request.quant_min, request.quant_max, &values);
+template <typename T>
+void read_scale(const QParamsRequest& request, const at::Tensor& scale, ParamValues<T>* values) {
+  if (scale.scalar_type() == c10::CppTypeToScalarType<T>::value) {
+    values->borrow(scale.const_data_ptr<T>(), scale.numel());
+  } else {
+    convert_elements(scale, values);
   }
-  check_zero_point_values(request.op, values, request.quant_min, request.quant_max,
-                          request.zero_point_range);
-  if (!request.wide) p->zero_point_f32.assign(values.begin(), values.end());
+  const T* v = values->data();
+  if (all_finite_and_positive(v, values->size())) return;
+  for (int64_t i = 0; i < values->size(); ++i) {
+    TORCH_CHECK_VALUE(std::isfinite(v[i]) && v[i] > T(0), "qcdq::", request.op, ": scale is ", v[i],
+                      " at element ", i, ", expected a finite value > 0");
+  }
+}
+
+// Throws for the first element that is out of range.
+inline void refuse_zero_point(const QParamsRequest& request, const at::Tensor& zero_point) {
+  ParamValues<double> exact;
+  convert_elements(zero_point, &exact);
+  for (int64_t i = 0; i < exact.size(); ++i) {
+    const double value = exact.data()[i];
+    TORCH_CHECK_VALUE(value >= static_cast<double>(request.quant_min) &&
+                          value <= static_cast<double>(request.quant_max),
+                      "qcdq::", request.op, ": zero_point is ",
+                      static_cast<int64_t>(std::clamp(value, -9e18, 9e18)), " at element ", i,
+                      ", expected a value in [", request.quant_min, ", ", request.quant_max, "], ",
+                      request.zero_point_range);
+  }
+}
+
+// Rounds and clamps learned zero points to the codes that they stand for.
+template <typename T>
+void round_learned(const QParamsRequest& request, T* values, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    TORCH_CHECK_VALUE(std::isfinite(values[i]), "qcdq::", request.op, ": zero_point is ", values[i],
+                      " at element ", i, ", expected a finite value");
+    values[i] = clamp_code(round_half_even(values[i]), static_cast<T>(request.quant_min),
+                           static_cast<T>(request.quant_max));
+  }
+}
+
+// T is float for narrow ranges only, whose ends it holds exactly. Floating zero points are learned.
+template <typename T>
+void read_zero_point(const QParamsRequest& request, const at::Tensor& zero_point,
+                     ParamValues<T>* values) {
+  T* v = convert_elements(zero_point, values);
+  if (zero_point.is_floating_point()) {
+    round_learned(request, v, values->size());
+  } else if (!all_within(v, values->size(), static_cast<T>(request.quant_min),
+                         static_cast<T>(request.quant_max))) {
+    refuse_zero_point(request, zero_point);
+  }
 }
 
 inline QParams prepare_qparams(const at::Tensor& dense, const at::Tensor& scale,
@@ -269,16 +254,18 @@ inline QParams prepare_qparams(const at::Tensor& dense, const at::Tensor& scale,
     }
     return t.contiguous();
   };
-  const at::Tensor scales = arrange(scale);
-  const at::Tensor zero_points = arrange(zero_point);
+  p.scale = arrange(scale);
   if (request.value_type == at::kDouble) {
-    read_values(scales, &p.scale_f64);
-    check_scale_values(request.op, p.scale_f64);
+    read_scale(request, p.scale, &p.scale_f64);
   } else {
-    read_values(scales, &p.scale_f32);
-    check_scale_values(request.op, p.scale_f32);
+    read_scale(request, p.scale, &p.scale_f32);
   }
-  read_zero_point(request, zero_points, &p);
+  const at::Tensor zero_points = arrange(zero_point);
+  if (request.wide) {
+    read_zero_point(request, zero_points, &p.zero_point_f64);
+  } else {
+    read_zero_point(request, zero_points, &p.zero_point_f32);
+  }
   return p;
 }
 
@@ -306,10 +293,10 @@ inline void tile_short_runs(QParams* p) {
   const int64_t tiled = period * std::max<int64_t>(1, kTiledRun / period);
   if (layout.numel() < 4 * tiled) return;
   const auto tile = [&](auto* values) {
-    if (values->empty()) return;
-    const std::vector<std::decay_t<decltype((*values)[0])>> once(values->begin(), values->end());
-    values->resize(tiled);
-    for (int64_t i = 0; i < tiled; ++i) (*values)[i] = once[i % period / inner];
+    if (values->size() == 0) return;
+    const std::vector once(values->data(), values->data() + values->size());
+    auto* to = values->make(tiled);
+    for (int64_t i = 0; i < tiled; ++i) to[i] = once[i % period / inner];
   };
   tile(&p->scale_f32);
   tile(&p->scale_f64);

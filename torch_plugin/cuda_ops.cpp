@@ -5,10 +5,11 @@
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
+#include <qcdq/affine.h>
 #include <torch/library.h>
 
 #include "torch_plugin/checks.h"
-#include "torch_plugin/cpu_tensors.h"
+#include "torch_plugin/dense_tensors.h"
 #include "torch_plugin/kernels/cuda/cuda_kernels.h"
 
 namespace qcdq {

@@ -113,8 +113,10 @@ TYPED_TEST(IsaTest, CodesEqualTheFormula) {
 }
 
 std::vector<ParamLayout> layouts() {
+  // The last two have rows enough to fold what their columns need (kernels/exact_rounding.h).
   std::vector<ParamLayout> all = {ParamLayout::cyclic(50, 3), ParamLayout::cyclic(64, 64),
-                                  ParamLayout::cyclic(100, 17)};
+                                  ParamLayout::cyclic(100, 17), ParamLayout::cyclic(2950, 100),
+                                  ParamLayout::per_channel(20, 130, 1)};
   for (const int64_t outer : {1, 3}) {
     for (const int64_t axis : {1, 2, 5, 33, 64}) {
       for (const int64_t inner : {1, 2, 7, 19}) {
@@ -161,13 +163,14 @@ TYPED_TEST(IsaTest, EveryLayoutTakesItsParameters) {
   }
 }
 
-// Forward and backward of long runs with one parameter, where kernels multiply instead of dividing
-// and compare x with an interval (kernels/exact_rounding.h).
+// Forward and backward of long runs, where kernels multiply instead of dividing and compare x with
+// an interval (kernels/exact_rounding.h); all parameters of the layout are those of `s`.
 template <typename X>
-void check_long_run(const KernelTable& table, const std::vector<X>& x, const Setting& s) {
+void check_long_runs(const KernelTable& table, const std::vector<X>& x, const Setting& s,
+                     const ParamLayout& layout) {
   const int64_t n = static_cast<int64_t>(x.size());
-  ASSERT_GE(x.size(), sizeof(X) == 2 ? kProvedRun : kIntervalRun);
-  const Call call(ParamLayout::per_tensor(n), s);
+  ASSERT_EQ(layout.numel(), n);
+  const Call call(layout, s);
   const std::vector<X> grad(n, from_compute<X>(1.5f));
   std::vector<X> y(n);
   std::vector<X> grad_x(n);
@@ -181,12 +184,19 @@ void check_long_run(const KernelTable& table, const std::vector<X>& x, const Set
   }
 }
 
+// Products that are proved for the whole type, tested in each group, and tested with a parameter
+// for each column.
 template <typename X>
 void check_every_value(const std::vector<Setting>& settings) {
   std::vector<X> x(1 << 16);
+  ASSERT_GE(x.size(), kProvedRun);
   for (size_t i = 0; i < x.size(); ++i) x[i].bits = static_cast<uint16_t>(i);
   for (const KernelTable* table : supported_kernel_tables()) {
-    for (const Setting& s : settings) check_long_run(*table, x, s);
+    for (const Setting& s : settings) {
+      check_long_runs(*table, x, s, ParamLayout::per_tensor(x.size()));
+      check_long_runs(*table, x, s, ParamLayout::per_channel(1, 16, x.size() / 16));
+      check_long_runs(*table, x, s, ParamLayout::cyclic(x.size(), 200));
+    }
   }
 }
 
@@ -223,7 +233,12 @@ TEST(IsaLongRuns, TiesOfManyScales) {
         x.push_back(std::nextafter(x.back(), towards));
       }
     }
-    for (const KernelTable* table : supported_kernel_tables()) check_long_run(*table, x, s);
+    const auto n = static_cast<int64_t>(x.size());
+    ASSERT_GE(x.size(), kIntervalRun);
+    for (const KernelTable* table : supported_kernel_tables()) {
+      check_long_runs(*table, x, s, ParamLayout::per_tensor(n));
+      check_long_runs(*table, x, s, ParamLayout::cyclic(n, 150));
+    }
   }
 }
 

@@ -29,6 +29,9 @@ inline constexpr float kDoubt = 0x1p-22f;
 /// Above it too many products are in doubt: one in a thousand has a fraction within 1024 * 2^-22 of
 /// one half.
 inline constexpr float kFurthestMultiplied = 1024.0f;
+/// Rows and columns for which inverses are worth keeping: they stay in the first two caches.
+inline constexpr int64_t kLeastFoldedRows = 8;
+inline constexpr size_t kMostFoldedColumns = 8192;
 /// Shortest runs for which the inverse is computed, multiplication_suffices is asked, and the
 /// interval is computed.
 inline constexpr size_t kTestedRun = 256;

@@ -49,6 +49,11 @@ struct ParamLayout {
                ? block
                : 0;
   }
+  /// The length of rows that follow each other and all take parameters 0, 1, 2, ...: run r is row r
+  /// (the last one may be cut). Else 0.
+  int64_t columns_that_repeat() const {
+    return inner == 1 && block == 1 && axis_step == 1 && outer_step == 0 ? axis : 0;
+  }
 };
 
 /// Walks runs in order without a division per run. Example:

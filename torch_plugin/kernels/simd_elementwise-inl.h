@@ -1,5 +1,6 @@
 // The SIMD loops of fake_quantize, its backward, quantize and dequantize; compiled once per
-// instruction set by simd_kernels.cpp. Conversions and the formula are in simd_vectors-inl.h.
+// instruction set by simd_kernels.cpp. Conversions and the formula are in simd_vectors-inl.h, the
+// way through runs of elements in simd_runs-inl.h.
 #if defined(QCDQ_SIMD_ELEMENTWISE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef QCDQ_SIMD_ELEMENTWISE_INL_H_
 #undef QCDQ_SIMD_ELEMENTWISE_INL_H_
@@ -7,6 +8,7 @@
 #define QCDQ_SIMD_ELEMENTWISE_INL_H_
 #endif
 
+#include <hwy/aligned_allocator.h>
 #include <hwy/highway.h>
 
 #include <bit>
@@ -14,160 +16,24 @@
 
 #include "torch_plugin/kernels/cpu_kernels.h"
 #include "torch_plugin/kernels/exact_rounding.h"
+#include "torch_plugin/kernels/simd_runs-inl.h"
 #include "torch_plugin/kernels/simd_vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace qcdq {
 namespace HWY_NAMESPACE {
 
-// Scale and zero point of the lanes at i: the same for a whole run, or one per element.
+// x * inverse rounded to an integer, half to even, plus 1.5 * 2^23: floats there are 1 apart. Where
+// the product is beyond 2^22 the sum is no integer's code, but on the right side of all codes.
+constexpr float kIntegersOnly = 0x1.8p23f;
 template <class D>
-struct OneParam {
-  OneParam(D d, const float* s, const float* z)
-      : scale(hn::Set(d, *s)), zero_point(hn::Set(d, *z)) {}
-  hn::Vec<D> scale;
-  hn::Vec<D> zero_point;
-};
-
-template <class D>
-struct ParamPerElement {
-  ParamPerElement(D, const float* s, const float* z) : scale(s), zero_point(z) {}
-  HWY_INLINE hn::Vec<D> scale_at(size_t i) const { return hn::LoadU(D(), scale + i); }
-  HWY_INLINE hn::Vec<D> zero_point_at(size_t i) const { return hn::LoadU(D(), zero_point + i); }
-  const float* scale;
-  const float* zero_point;
-};
-
-// Calls op.vector(d, in, out, ...) for all vectors of a run. Where the count is no multiple of the
-// lanes the last vector overlaps the one before it: outputs never alias inputs, so that computes
-// some elements twice. Runs shorter than a vector go through small buffers; nothing outside of the
-// run is read or written.
-template <class Op, class Vector>
-HWY_INLINE void map_vectors(const Op& op, int64_t offset, size_t count, size_t i,
-                            const Vector& vector) {
-  const size_t lanes = hn::Lanes(hn::ScalableTag<float>());
-  for (; i + 2 * lanes <= count; i += 2 * lanes) {
-    vector(op.inputs.at(offset + i), op.y + offset + i, i);
-    vector(op.inputs.at(offset + i + lanes), op.y + offset + i + lanes, i + lanes);
-  }
-  if (i + lanes <= count) {
-    vector(op.inputs.at(offset + i), op.y + offset + i, i);
-    i += lanes;
-  }
-  if (i < count) {
-    const size_t last = count - lanes;
-    vector(op.inputs.at(offset + last), op.y + offset + last, last);
-  }
+HWY_INLINE hn::Vec<D> shifted_code(D d, hn::Vec<D> x, hn::Vec<D> inverse) {
+  return hn::MulAdd(x, inverse, hn::Set(d, kIntegersOnly));
 }
 
-template <class Op, class D>
-HWY_INLINE void map_run(const Op& op, int64_t offset, size_t count, const OneParam<D>& params) {
-  const D d;
-  if constexpr (Op::kOneParamForm) {
-    // Whole groups in the form that the op chooses for this parameter, the rest as any vectors.
-    const auto folded = op.fold(d, params, count);
-    const size_t done = op.groups(d, offset, count, folded);
-    map_vectors(op, offset, count, done,
-                [&](auto in, auto* out, size_t) HWY_ATTR { op.vector(d, in, out, folded); });
-  } else {
-    map_vectors(op, offset, count, 0, [&](auto in, auto* out, size_t) HWY_ATTR {
-      op.vector(d, in, out, params.scale, params.zero_point);
-    });
-  }
-}
-
-template <class Op, class D>
-HWY_INLINE void map_run(const Op& op, int64_t offset, size_t count,
-                        const ParamPerElement<D>& params) {
-  const D d;
-  map_vectors(op, offset, count, 0, [&](auto in, auto* out, size_t i) HWY_ATTR {
-    op.vector(d, in, out, params.scale_at(i), params.zero_point_at(i));
-  });
-}
-
-template <class Op>
-HWY_INLINE void short_run(const Op& op, int64_t offset, size_t count, const float* scale,
-                          const float* zero_point, bool one_param) {
-  const hn::ScalableTag<float> d;
-  constexpr size_t kLanes = hn::MaxLanes(d);
-  float scales[kLanes];
-  float zero_points[kLanes];
-  for (size_t i = 0; i < kLanes; ++i) {  // lanes past the end repeat a parameter
-    const size_t param = one_param ? 0 : HWY_MIN(i, count - 1);
-    scales[i] = scale[param];
-    zero_points[i] = zero_point[param];
-  }
-  typename Op::Output out[kLanes];
-  typename Op::Inputs::template Buffer<kLanes> in;
-  in.fill(op.inputs.at(offset), count);
-  op.vector(d, in.inputs(), out, hn::LoadU(d, scales), hn::LoadU(d, zero_points));
-  std::memcpy(static_cast<void*>(op.y + offset), out, count * sizeof(out[0]));
-}
-
-template <class Op>
-HWY_INLINE void map_runs(const SimdRuns& runs, const Op& op) {
-  const hn::ScalableTag<float> d;
-  using D = decltype(d);
-  if (const int64_t block = runs.layout->equal_blocks();
-      block >= static_cast<int64_t>(hn::Lanes(d))) {
-    // A few vectors a run: what RunCursor does for each would take longer than these.
-    for (int64_t r = runs.begin; r < runs.end; ++r) {
-      map_run(op, r * block, static_cast<size_t>(block),
-              OneParam<std::remove_const_t<D>>(d, runs.scale + r, runs.zero_point + r));
-    }
-    return;
-  }
-  RunCursor cursor(*runs.layout, runs.begin);
-  for (int64_t r = runs.begin; r < runs.end; ++r, cursor.next()) {
-    const ParamLayout::Run run = cursor.run();
-    const size_t count = static_cast<size_t>(run.count);
-    const float* scale = runs.scale + run.param;
-    const float* zero_point = runs.zero_point + run.param;
-    if (count < hn::Lanes(d)) {
-      if (count > 0) short_run(op, run.offset, count, scale, zero_point, run.param_step == 0);
-    } else if (run.param_step == 0) {
-      map_run(op, run.offset, count, OneParam<std::remove_const_t<D>>(d, scale, zero_point));
-    } else {
-      map_run(op, run.offset, count, ParamPerElement<std::remove_const_t<D>>(d, scale, zero_point));
-    }
-  }
-}
-
-// What an op reads: one array, or a gradient and an array.
-template <typename X>
-struct OneInput {
-  const X* x;
-  HWY_INLINE OneInput at(int64_t i) const { return {x + i}; }
-  template <size_t N>
-  struct Buffer {
-    void fill(const OneInput& from, size_t count) {
-      std::memcpy(static_cast<void*>(x), from.x, count * sizeof(X));
-    }
-    OneInput inputs() const { return {x}; }
-    X x[N] = {};
-  };
-};
-
-template <typename X>
-struct GradAndInput {
-  const X* grad;
-  const X* x;
-  HWY_INLINE GradAndInput at(int64_t i) const { return {grad + i, x + i}; }
-  template <size_t N>
-  struct Buffer {
-    void fill(const GradAndInput& from, size_t count) {
-      std::memcpy(static_cast<void*>(grad), from.grad, count * sizeof(X));
-      std::memcpy(static_cast<void*>(x), from.x, count * sizeof(X));
-    }
-    GradAndInput inputs() const { return {grad, x}; }
-    X grad[N] = {};
-    X x[N] = {};
-  };
-};
-
-// Whether x * (1 / scale) gives the codes of x / scale for every x of a 16-bit type whose code is
-// at most `furthest` from the zero point: all of them are tried. Signs don't matter to rounding;
-// below scale / 4 and above (furthest + 1) * scale both give the same code.
+// Whether shifted_code gives the codes of x / scale for every x of a 16-bit type whose code is at
+// most `furthest` from the zero point: all of them are tried. Signs don't matter to rounding; below
+// scale / 4 and above (furthest + 1) * scale both give the same code.
 template <typename X>
 bool multiplication_suffices(float scale, float furthest) {
   const hn::ScalableTag<float> d;
@@ -187,8 +53,8 @@ bool multiplication_suffices(float scale, float furthest) {
     }
     for (uint32_t i = 0; i < kAtOnce; i += static_cast<uint32_t>(lanes)) {
       const auto v = load_f32(d, x + i);
-      const auto agree = hn::Eq(hn::Round(hn::Mul(v, inverse)), hn::Round(hn::Div(v, s)));
-      same = hn::And(same, agree);
+      const auto product = hn::Sub(shifted_code(d, v, inverse), hn::Set(d, kIntegersOnly));
+      same = hn::And(same, hn::Eq(product, hn::Round(hn::Div(v, s))));
     }
   }
   return hn::AllTrue(d, same) && (std::is_same_v<X, F16> || has_no_bf16_ties(scale, furthest));
@@ -200,6 +66,7 @@ struct FakeQuantizeOp {
   using Output = X;
   using V = hn::Vec<D>;
   static constexpr bool kOneParamForm = true;
+  static constexpr bool kColumnsForm = true;
 
   HWY_INLINE void vector(D d, Inputs in, X* out, V scale, V zero_point) const {
     const V ratio = hn::Div(load_f32(d, in.x), scale);
@@ -211,6 +78,10 @@ struct FakeQuantizeOp {
   // (only narrow ranges come here), and clamping gives the same code also where adding the zero
   // point would round.
   struct Folded {
+    HWY_INLINE V scale_of(size_t) const { return scale; }
+    HWY_INLINE V inverse_of(size_t) const { return inverse; }
+    HWY_INLINE V lo_of(size_t) const { return lo; }
+    HWY_INLINE V hi_of(size_t) const { return hi; }
     V scale;
     V inverse;
     V lo;
@@ -229,26 +100,24 @@ struct FakeQuantizeOp {
             rounding};
   }
   static Rounding choose_rounding(float scale, float furthest, size_t count) {
-    if (count < (std::is_same_v<X, float> ? kTestedRun : kProvedRun)) return Rounding::kDivided;
-    if (!has_ordinary_inverse(scale) || furthest > kFurthestMultiplied) return Rounding::kDivided;
-    if constexpr (std::is_same_v<X, float>) {
-      return Rounding::kTested;
-    } else {
-      return multiplication_suffices<X>(scale, furthest) ? Rounding::kMultiplied
-                                                         : Rounding::kDivided;
+    if (count < kTestedRun || !has_ordinary_inverse(scale) || furthest > kFurthestMultiplied) {
+      return Rounding::kDivided;
     }
+    if constexpr (!std::is_same_v<X, float>) {
+      if (count >= kProvedRun && multiplication_suffices<X>(scale, furthest)) {
+        return Rounding::kMultiplied;
+      }
+    }
+    return Rounding::kTested;
   }
 
-  // The + 0 makes -0 (a code equal to the zero point) into +0.
-  static HWY_INLINE V value(D d, V distance, const Folded& f) {
-    return hn::MulAdd(distance, f.scale, hn::Zero(d));
-  }
-  static HWY_INLINE V clamped(V ratio, const Folded& f) {
-    return hn::Min(hn::Max(ratio, f.lo), f.hi);
-  }
   HWY_INLINE void vector(D d, Inputs in, X* out, const Folded& f) const {
     const V ratio = hn::Div(load_f32(d, in.x), f.scale);
-    store_f32(d, value(d, hn::Round(clamped(ratio, f)), f), out);
+    store_f32(d, value(d, hn::Round(hn::Min(hn::Max(ratio, f.lo), f.hi)), f.scale), out);
+  }
+  // The + 0 makes -0 (a code equal to the zero point) into +0.
+  static HWY_INLINE V value(D d, V distance, V scale) {
+    return hn::MulAdd(distance, scale, hn::Zero(d));
   }
 
   // The elements of whole groups; returns how many that were.
@@ -257,34 +126,46 @@ struct FakeQuantizeOp {
     const X* x = inputs.x + offset;
     X* out = y + offset;
     size_t i = 0;
-    switch (f.rounding) {
-      case Rounding::kTested:
-        for (; i + size <= count; i += size) {
-          if (HWY_UNLIKELY(!group<Rounding::kTested>(d, x + i, out + i, f))) {
-            group<Rounding::kDivided>(d, x + i, out + i, f);
-          }
+    if constexpr (!std::is_same_v<X, float>) {
+      if (f.rounding == Rounding::kMultiplied) {
+        const uint16_t cap = from_compute<X>(hn::GetLane(f.hi) * hn::GetLane(f.scale)).bits;
+        constexpr size_t kVectors = MultipliedGroup::kVectors;
+        for (; i + kVectors * hn::Lanes(d) <= count; i += kVectors * hn::Lanes(d)) {
+          multiplied_group(d, x + i, out + i, f, cap);
         }
-        break;
-      case Rounding::kMultiplied:
-        for (; i + size <= count; i += size) group<Rounding::kMultiplied>(d, x + i, out + i, f);
-        break;
-      case Rounding::kDivided:
-        for (; i + size <= count; i += size) group<Rounding::kDivided>(d, x + i, out + i, f);
-        break;
+        return i;
+      }
+    }
+    if (f.rounding == Rounding::kTested) {
+      for (; i + size <= count; i += size) {
+        if (HWY_UNLIKELY(!group<Rounding::kTested>(d, x + i, out + i, f, f.doubt))) {
+          group<Rounding::kDivided>(d, x + i, out + i, f, f.doubt);
+        }
+      }
+    } else {
+      for (; i + size <= count; i += size) {
+        group<Rounding::kDivided>(d, x + i, out + i, f, f.doubt);
+      }
     }
     return i;
   }
 
-  // Returns whether all codes are beyond doubt.
-  template <Rounding kRounding>
-  HWY_INLINE bool group(D d, const X* x, X* out, const Folded& f) const {
+  // Returns whether all codes are beyond doubt. `p` has parameters for each vector of the group.
+  template <Rounding kRounding, class Params>
+  HWY_INLINE bool group(D d, const X* x, X* out, const Params& p, V doubt) const {
+    constexpr bool kInOrder = !std::is_same_v<Params, Folded>;
     Group<D> v;
-    v.load(d, x);
-    v.each([&](V a) HWY_ATTR {
-      return kRounding == Rounding::kDivided ? hn::Div(a, f.scale) : hn::Mul(a, f.inverse);
+    if constexpr (kInOrder) {
+      v.load_in_order(d, x);
+    } else {
+      v.load(d, x);
+    }
+    v.each([&](V a, size_t k) HWY_ATTR {
+      return kRounding == Rounding::kDivided ? hn::Div(a, p.scale_of(k))
+                                             : hn::Mul(a, p.inverse_of(k));
     });
-    v.each([&](V a) HWY_ATTR { return hn::Max(a, f.lo); });
-    v.each([&](V a) HWY_ATTR { return hn::Min(a, f.hi); });
+    v.each([&](V a, size_t k) HWY_ATTR { return hn::Max(a, p.lo_of(k)); });
+    v.each([&](V a, size_t k) HWY_ATTR { return hn::Min(a, p.hi_of(k)); });
     const Group<D> ratio = v;
     v.each([&](V a) HWY_ATTR { return hn::Round(a); });
     V furthest = hn::Zero(d);
@@ -293,9 +174,81 @@ struct FakeQuantizeOp {
         furthest = hn::Max(furthest, hn::Abs(hn::Sub(ratio.at[k], v.at[k])));
       }
     }
-    v.each([&](V a) HWY_ATTR { return value(d, a, f); });
-    v.template store<kRounding == Rounding::kMultiplied ? Ties::kNone : Ties::kToEven>(d, out);
-    return kRounding != Rounding::kTested || hn::AllFalse(d, hn::Ge(furthest, f.doubt));
+    v.each([&](V a, size_t k) HWY_ATTR { return value(d, a, p.scale_of(k)); });
+    if constexpr (kInOrder) {
+      v.store_in_order(d, out);
+    } else {
+      v.store(d, out);
+    }
+    return kRounding != Rounding::kTested || hn::AllFalse(d, hn::Ge(furthest, doubt));
+  }
+
+  // The upper end is clamped where two vectors are one: as the bits of values, which rise with the
+  // codes. `cap` is the largest. NaN takes the lower end, as in Formula::clamp.
+  using MultipliedGroup = Group<D, 8>;
+  HWY_INLINE void multiplied_group(D d, const X* x, X* out, const Folded& f, uint16_t cap) const {
+    const V integers = hn::Set(d, kIntegersOnly);
+    const V first = hn::Add(integers, f.lo);
+    MultipliedGroup v;
+    v.load(d, x);
+    v.each([&](V a) HWY_ATTR { return shifted_code(d, a, f.inverse); });
+    v.each([&](V a) HWY_ATTR { return hn::Max(a, first); });
+    v.each([&](V a) HWY_ATTR { return hn::Sub(a, integers); });
+    v.each([&](V a) HWY_ATTR { return hn::Mul(a, f.scale); });
+    v.store_capped(d, cap, out);
+  }
+
+  // Rows whose columns have the same parameters in each row: what fold() makes of them, once.
+  struct FoldedColumns {
+    // Of each group of columns: scale, inverse, lo, hi.
+    hwy::AlignedFreeUniquePtr<float[]> groups;
+    V doubt;
+  };
+  static constexpr size_t kFields = 4;
+  struct GroupParams {
+    HWY_INLINE V field(size_t number, size_t k) const {
+      return hn::Load(D(), params + (number * Group<D>::kVectors + k) * hn::Lanes(D()));
+    }
+    HWY_INLINE V scale_of(size_t k) const { return field(0, k); }
+    HWY_INLINE V inverse_of(size_t k) const { return field(1, k); }
+    HWY_INLINE V lo_of(size_t k) const { return field(2, k); }
+    HWY_INLINE V hi_of(size_t k) const { return field(3, k); }
+    const float* params;
+  };
+  // Whether the columns can do without divisions.
+  bool fold_columns(D d, const float* scale, const float* zero_point, size_t columns,
+                    FoldedColumns* folded) const {
+    const size_t size = Group<D>::kVectors * hn::Lanes(d);
+    const size_t whole = columns - columns % size;
+    folded->groups = hwy::AllocateAligned<float>(kFields * whole);
+    float furthest = 0.0f;
+    for (size_t c = 0; c < whole; ++c) {
+      const float lo = hn::GetLane(formula.lo) - zero_point[c];
+      const float hi = hn::GetLane(formula.hi) - zero_point[c];
+      furthest = HWY_MAX(furthest, HWY_MAX(-lo, hi));
+      if (!has_ordinary_inverse(scale[c])) return false;
+      float* group = folded->groups.get() + c / size * size * kFields + c % size;
+      group[0] = scale[c];
+      group[size] = 1.0f / scale[c];
+      group[2 * size] = lo;
+      group[3 * size] = hi;
+    }
+    folded->doubt = hn::Set(d, 0.5f - furthest * kDoubt);
+    return furthest <= kFurthestMultiplied;
+  }
+  // The elements of whole groups of a row; returns how many that were.
+  HWY_INLINE size_t row_groups(D d, int64_t offset, size_t count, const FoldedColumns& f) const {
+    const size_t size = Group<D>::kVectors * hn::Lanes(d);
+    const X* x = inputs.x + offset;
+    X* out = y + offset;
+    size_t i = 0;
+    for (; i + size <= count; i += size) {
+      const GroupParams p{f.groups.get() + i * kFields};
+      if (HWY_UNLIKELY(!group<Rounding::kTested>(d, x + i, out + i, p, f.doubt))) {
+        group<Rounding::kDivided>(d, x + i, out + i, p, f.doubt);
+      }
+    }
+    return i;
   }
 
   Formula<D> formula;
@@ -306,6 +259,7 @@ struct FakeQuantizeOp {
 template <class D, typename X>
 struct FakeQuantizeBackwardOp {
   static constexpr bool kOneParamForm = true;
+  static constexpr bool kColumnsForm = false;
   using Inputs = GradAndInput<X>;
   using Output = X;
   using V = hn::Vec<D>;
@@ -360,6 +314,7 @@ struct FakeQuantizeBackwardOp {
 template <class D, typename X, typename Code>
 struct QuantizeOp {
   static constexpr bool kOneParamForm = false;
+  static constexpr bool kColumnsForm = false;
   using Inputs = OneInput<X>;
   using Output = Code;
   using V = hn::Vec<D>;
@@ -375,6 +330,7 @@ struct QuantizeOp {
 template <class D, typename X, typename Code>
 struct DequantizeOp {
   static constexpr bool kOneParamForm = false;
+  static constexpr bool kColumnsForm = false;
   using Inputs = OneInput<Code>;
   using Output = X;
   using V = hn::Vec<D>;

@@ -273,16 +273,13 @@ void extremes(const void* x_, int64_t count, Extremes<float>* found) {
     }
     for (; i + lanes <= count; i += lanes) four[0].widen(load_f32(d, x + i));
     if (i < count) four[1].widen(load_f32(d, x + count - lanes));
-    float lowest[4 * hn::MaxLanes(F32Tag())];
-    float highest[4 * hn::MaxLanes(F32Tag())];
-    for (int64_t v = 0; v < 4; ++v) {
-      hn::StoreU(four[v].lowest, d, lowest + v * lanes);
-      hn::StoreU(four[v].highest, d, highest + v * lanes);
-    }
-    for (int64_t v = 0; v < 4 * lanes; ++v) {
-      widen_one(lowest[v], found);
-      widen_one(highest[v], found);
-    }
+    // No lane is NaN: they started from 0.
+    const auto lowest =
+        hn::Min(hn::Min(four[0].lowest, four[1].lowest), hn::Min(four[2].lowest, four[3].lowest));
+    const auto highest = hn::Max(hn::Max(four[0].highest, four[1].highest),
+                                 hn::Max(four[2].highest, four[3].highest));
+    widen_one(hn::GetLane(hn::MinOfLanes(d, lowest)), found);
+    widen_one(hn::GetLane(hn::MaxOfLanes(d, highest)), found);
     return;
   }
   for (; i < count; ++i) widen_one(x[i], found);

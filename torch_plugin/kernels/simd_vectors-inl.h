@@ -11,6 +11,7 @@
 
 #include <bit>
 #include <cstring>
+#include <type_traits>
 
 #include "torch_plugin/kernels/float_types.h"
 
@@ -95,17 +96,18 @@ HWY_INLINE hn::Vec<hn::Rebind<uint32_t, D>> rounded_to_bf16(D, hn::Vec<D> v) {
 }
 
 template <class D>
-HWY_INLINE void store_f32(D d, hn::Vec<D> v, BF16* p) {
-  hn::StoreU(low_halves(d, hn::ShiftRight<16>(rounded_to_bf16(d, v))), hn::Rebind<uint16_t, D>(),
-             &p->bits);
+using Bits16 = hn::Vec<hn::Rebind<uint16_t, D>>;
+
+template <class D>
+HWY_INLINE Bits16<D> bits_of(D d, hn::Vec<D> v, BF16) {
+  return low_halves(d, hn::ShiftRight<16>(rounded_to_bf16(d, v)));
 }
 
 template <class D>
-HWY_INLINE void store_f32(D d, hn::Vec<D> v, F16* p) {
-  const hn::Rebind<uint16_t, D> d16;
+HWY_INLINE Bits16<D> bits_of(D d, hn::Vec<D> v, F16) {
 #if QCDQ_F16_IN_HARDWARE
   const hn::Rebind<hwy::float16_t, D> half;
-  hn::StoreU(hn::BitCast(d16, hn::DemoteTo(half, v)), d16, &p->bits);
+  return hn::BitCast(hn::Rebind<uint16_t, D>(), hn::DemoteTo(half, v));
 #else
   // As from_compute<F16>; magnitudes fit int32, whose comparisons every target has.
   const hn::Rebind<uint32_t, D> du;
@@ -124,45 +126,73 @@ HWY_INLINE void store_f32(D d, hn::Vec<D> v, F16* p) {
               hn::Set(du, 0x3F000000u));
   auto result = hn::IfThenElse(above(0x387FFFFF), normal, subnormal);
   result = hn::IfThenElse(above(0x477FFFFF), hn::Set(du, 0x7C00u), result);
-  hn::StoreU(low_halves(d, hn::Or(result, sign)), d16, &p->bits);
+  return low_halves(d, hn::Or(result, sign));
 #endif
 }
 
-// Whether values half way between two bf16 numbers can come: what a group has to round to even.
-enum class Ties { kToEven, kNone };
+template <class D, typename X>
+HWY_INLINE void store_f32(D d, hn::Vec<D> v, X* p) {
+  hn::StoreU(bits_of(d, v, X{}), hn::Rebind<uint16_t, D>(), &p->bits);
+}
 
-// Four vectors that go through each step together: as much independent work as that keeps the units
+// Vectors that go through each step together: as much independent work as that keeps the units
 // busy, where a vector after the other would fill the scheduler with what waits for the one before.
-template <class D>
+template <class D, size_t kCount = 4>
 struct Group {
-  static constexpr size_t kVectors = 4;
+  static constexpr size_t kVectors = kCount;
   using V = hn::Vec<D>;
   HWY_INLINE Group() {}  // an implicit one has no target attributes: NEON's vectors refuse it
 
+  // step(vector) for each, or step(vector, number of the vector).
   template <class Step>
   HWY_INLINE void each(const Step& step) {
-    for (V& v : at) v = step(v);
+    for (size_t k = 0; k < kVectors; ++k) {
+      if constexpr (std::is_invocable_v<const Step&, V, size_t>) {
+        at[k] = step(at[k], k);
+      } else {
+        at[k] = step(at[k]);
+      }
+    }
   }
 
+  // Element i in lane i % lanes of vector i / lanes.
   template <typename X>
-  HWY_INLINE void load(D d, const X* x) {
+  HWY_INLINE void load_in_order(D d, const X* x) {
     for (size_t k = 0; k < kVectors; ++k) at[k] = load_f32(d, x + k * hn::Lanes(d));
   }
-  template <Ties, typename X>
-  HWY_INLINE void store(D d, X* out) const {
+  template <typename X>
+  HWY_INLINE void store_in_order(D d, X* out) const {
     for (size_t k = 0; k < kVectors; ++k) store_f32(d, at[k], out + k * hn::Lanes(d));
+  }
+
+  // In whichever order is fastest; store() stores what load() loaded.
+  template <typename X>
+  HWY_INLINE void load(D d, const X* x) {
+    load_in_order(d, x);
+  }
+  template <typename X>
+  HWY_INLINE void store(D d, X* out) const {
+    store_in_order(d, out);
+  }
+  // As store(), but no element above `cap`, the bits of a value >= 0. For bf16 no value that is
+  // <= cap may be half way between two: these would be rounded away from 0.
+  template <typename X>
+  HWY_INLINE void store_capped(D d, uint16_t cap, X* out) const {
+    const hn::Rebind<int16_t, D> d16;
+    const auto most = hn::Set(d16, static_cast<int16_t>(cap));
+    for (size_t k = 0; k < kVectors; ++k) {
+      const auto bits = hn::BitCast(d16, bits_of(d, at[k], X{}));
+      hn::StoreU(hn::BitCast(hn::Rebind<uint16_t, D>(), hn::Min(bits, most)),
+                 hn::Rebind<uint16_t, D>(), &out[k * hn::Lanes(d)].bits);
+    }
   }
 #if QCDQ_F16_IN_HARDWARE
   // One store for two: vcvtps2ph into memory takes Zen 3 twice as long as into a register.
-  template <Ties>
   HWY_INLINE void store(D d, F16* out) const {
-    const hn::Rebind<hwy::float16_t, D> half;
-    const hn::Rebind<uint16_t, D> d16;
-    const hn::Twice<decltype(d16)> both;
+    const hn::Twice<hn::Rebind<uint16_t, D>> both;
     for (size_t k = 0; k < kVectors; k += 2) {
-      const auto low = hn::BitCast(d16, hn::DemoteTo(half, at[k]));
-      const auto high = hn::BitCast(d16, hn::DemoteTo(half, at[k + 1]));
-      hn::StoreU(hn::Combine(both, high, low), both, &out[k * hn::Lanes(d)].bits);
+      hn::StoreU(hn::Combine(both, bits_of(d, at[k + 1], F16{}), bits_of(d, at[k], F16{})), both,
+                 &out[k * hn::Lanes(d)].bits);
     }
   }
 #endif
@@ -178,19 +208,31 @@ struct Group {
       at[k + 1] = hn::BitCast(d, hn::And(both, hn::Set(du, 0xFFFF0000u)));
     }
   }
-  template <Ties kTies>
   HWY_INLINE void store(D d, BF16* out) const {
+    const hn::Repartition<uint16_t, D> d16;
+    for (size_t k = 0; k < kVectors; k += 2) {
+      hn::StoreU(joined(d, rounded_to_bf16(d, at[k]), rounded_to_bf16(d, at[k + 1])), d16,
+                 &out[k * hn::Lanes(d)].bits);
+    }
+  }
+  HWY_INLINE void store_capped(D d, uint16_t cap, BF16* out) const {
     const hn::Rebind<uint32_t, D> du;
     const hn::Repartition<uint16_t, D> d16;
-    const auto rounded = [&](V v) HWY_ATTR {
-      if constexpr (kTies == Ties::kToEven) return rounded_to_bf16(d, v);
-      return hn::Add(hn::BitCast(du, v), hn::Set(du, 0x8000u));
-    };
+    const hn::Repartition<int16_t, D> signed16;
+    const auto most = hn::Set(signed16, static_cast<int16_t>(cap));
+    const auto half = hn::Set(du, 0x8000u);
     for (size_t k = 0; k < kVectors; k += 2) {
-      const auto low = hn::BitCast(d16, hn::ShiftRight<16>(rounded(at[k])));
-      const auto high = hn::BitCast(d16, rounded(at[k + 1]));
-      hn::StoreU(hn::OddEven(high, low), d16, &out[k * hn::Lanes(d)].bits);
+      const auto bits = joined(d, hn::Add(hn::BitCast(du, at[k]), half),
+                               hn::Add(hn::BitCast(du, at[k + 1]), half));
+      hn::StoreU(hn::BitCast(d16, hn::Min(hn::BitCast(signed16, bits), most)), d16,
+                 &out[k * hn::Lanes(d)].bits);
     }
+  }
+  // The upper halves of the lanes of both.
+  static HWY_INLINE hn::Vec<hn::Repartition<uint16_t, D>> joined(
+      D, hn::Vec<hn::Rebind<uint32_t, D>> even, hn::Vec<hn::Rebind<uint32_t, D>> odd) {
+    const hn::Repartition<uint16_t, D> d16;
+    return hn::OddEven(hn::BitCast(d16, odd), hn::BitCast(d16, hn::ShiftRight<16>(even)));
   }
 #endif
 
