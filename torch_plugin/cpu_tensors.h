@@ -278,9 +278,9 @@ inline QParams prepare_qparams(const char* op, const at::Tensor& dense,
                          {op, granularity, dense.scalar_type(), quant_min, quant_max, wide});
 }
 
-// Each run costs the kernels a few ns. Where runs are shorter than kShortRun (few channels in
-// channels-last memory, a small inner size), the parameters are repeated for the elements of about
-// kTiledRun, which makes long runs with a parameter per element. Not for ops that sum.
+// Each run costs the kernels a few ns. Where runs are short (few channels in channels-last memory,
+// a small inner size), the parameters are repeated for the elements of about kTiledRun, which makes
+// long runs with a parameter per element. Not for ops that sum.
 inline constexpr int64_t kShortRun = 16;
 inline constexpr int64_t kTiledRun = 512;
 
@@ -289,20 +289,22 @@ inline void tile_short_runs(QParams* p) {
   if (layout.one_param() || layout.inner_step != 0 || layout.numel() == 0) return;
   const int64_t inner = layout.inner;
   const int64_t period = layout.axis * inner;
-  if ((inner == 1 ? layout.axis : inner) >= kShortRun || period > 16 * kTiledRun) return;
-  const int64_t tiled = period * std::max<int64_t>(1, kTiledRun / period);
-  if (layout.numel() < 4 * tiled) return;
+  if (inner == 1 ? period > kTiledRun / 2 : inner >= kShortRun || period > 16 * kTiledRun) return;
+  const int64_t tiles = std::max<int64_t>(1, kTiledRun / period);
+  if (layout.numel() < 4 * tiles * period) return;
   const auto tile = [&](auto* values) {
     if (values->size() == 0) return;
     const std::vector once(values->data(), values->data() + values->size());
-    auto* to = values->make(tiled);
-    for (int64_t i = 0; i < tiled; ++i) to[i] = once[i % period / inner];
+    auto* to = values->make(tiles * period);
+    for (int64_t t = 0; t < tiles; ++t) {
+      for (const auto value : once) to = std::fill_n(to, inner, value);
+    }
   };
   tile(&p->scale_f32);
   tile(&p->scale_f64);
   tile(&p->zero_point_f32);
   tile(&p->zero_point_f64);
-  p->layout = ParamLayout::cyclic(layout.numel(), tiled);
+  p->layout = ParamLayout::cyclic(layout.numel(), tiles * period);
 }
 
 // Calls body(begin, end) for parts of [0, count), here where one task is enough for `elements`

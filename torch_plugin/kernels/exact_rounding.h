@@ -35,7 +35,7 @@ inline constexpr size_t kMostFoldedColumns = 8192;
 /// Shortest runs for which the inverse is computed, multiplication_suffices is asked, and the
 /// interval is computed.
 inline constexpr size_t kTestedRun = 256;
-inline constexpr size_t kProvedRun = 65536;
+inline constexpr size_t kProvedRun = 8192;
 inline constexpr size_t kIntervalRun = 512;
 inline constexpr float kFurthestInterval = 0x1p22f;
 

@@ -32,30 +32,32 @@ HWY_INLINE hn::Vec<D> shifted_code(D d, hn::Vec<D> x, hn::Vec<D> inverse) {
 }
 
 // Whether shifted_code gives the codes of x / scale for every x of a 16-bit type whose code is at
-// most `furthest` from the zero point: all of them are tried. Signs don't matter to rounding; below
-// scale / 4 and above (furthest + 1) * scale both give the same code.
+// most `furthest` from the zero point. Both rise with x, so they can only differ next to a tie, a
+// half integer times the scale; and both are off by 2^-22 at most, less than the distance between
+// two x. So the x next to each tie are tried: the nearest one and its neighbours. Signs don't
+// matter to rounding.
 template <typename X>
 bool multiplication_suffices(float scale, float furthest) {
   const hn::ScalableTag<float> d;
+  const hn::Rebind<uint16_t, decltype(d)> d16;
   const size_t lanes = hn::Lanes(d);
-  constexpr uint32_t kInfinity = std::is_same_v<X, F16> ? 0x7C00 : 0x7F80;
-  constexpr uint32_t kAtOnce = 64;
+  const auto largest = hn::Set(d16, uint16_t{std::is_same_v<X, F16> ? 0x7BFF : 0x7F7F});
+  const auto one = hn::Set(d16, uint16_t{1});
   const auto s = hn::Set(d, scale);
   const auto inverse = hn::Set(d, 1.0f / scale);
-  const uint32_t below = from_compute<X>(0.25f * scale).bits;
-  const uint32_t above = from_compute<X>((furthest + 1.0f) * scale).bits + 1u;
-  const uint32_t last = HWY_MIN(above, kInfinity - 1);
   auto same = hn::Eq(s, s);
-  for (uint32_t first = below > 0 ? below - 1 : 0; first <= last; first += kAtOnce) {
-    X x[kAtOnce];
-    for (uint32_t i = 0; i < kAtOnce; ++i) {
-      x[i].bits = static_cast<uint16_t>(HWY_MIN(first + i, last));
-    }
-    for (uint32_t i = 0; i < kAtOnce; i += static_cast<uint32_t>(lanes)) {
-      const auto v = load_f32(d, x + i);
-      const auto product = hn::Sub(shifted_code(d, v, inverse), hn::Set(d, kIntegersOnly));
-      same = hn::And(same, hn::Eq(product, hn::Round(hn::Div(v, s))));
-    }
+  const auto try_all = [&](auto bits) HWY_ATTR {
+    X x[hn::MaxLanes(d)];
+    hn::StoreU(hn::Min(bits, largest), d16, &x->bits);
+    const auto v = load_f32(d, x);
+    const auto product = hn::Sub(shifted_code(d, v, inverse), hn::Set(d, kIntegersOnly));
+    same = hn::And(same, hn::Eq(product, hn::Round(hn::Div(v, s))));
+  };
+  for (float first = 0.5f; first <= furthest + 0.5f; first += static_cast<float>(lanes)) {
+    const auto nearest = bits_of(d, hn::Mul(hn::Iota(d, first), s), X{});
+    try_all(hn::SaturatedSub(nearest, one));
+    try_all(nearest);
+    try_all(hn::Add(nearest, one));
   }
   return hn::AllTrue(d, same) && (std::is_same_v<X, F16> || has_no_bf16_ties(scale, furthest));
 }
