@@ -284,9 +284,9 @@ TEST_F(CudaTest, SumsHaveTheSameBitsEveryTime) {
       const torch::Tensor on_gpu = cuda(x);
       const torch::Tensor gpu_grad = cuda(grad);
       const Gradients once = learned(on_gpu, c, gpu_grad);
-      // Each is rounded to f32 once from an f64 sum, whose order differs.
-      EXPECT_TRUE(torch::allclose(once.scale.cpu(), cpu.scale, 1e-6, 1e-6)) << c.name;
-      EXPECT_TRUE(torch::allclose(once.zero_point.cpu(), cpu.zero_point, 1e-6, 1e-6)) << c.name;
+      // The CPU's sums of sixteen are f32, the GPU's f64. Up to 2^20 terms, most of them below 1.
+      EXPECT_TRUE(torch::allclose(once.scale.cpu(), cpu.scale, 1e-5, 1e-4)) << c.name;
+      EXPECT_TRUE(torch::allclose(once.zero_point.cpu(), cpu.zero_point, 1e-5, 1e-4)) << c.name;
       for (int i = 0; i < 5; ++i) {
         const Gradients again = learned(on_gpu, c, gpu_grad);
         ASSERT_TRUE(torch::equal(again.scale, once.scale)) << c.name;

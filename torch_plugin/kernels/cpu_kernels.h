@@ -33,13 +33,20 @@ struct RunRange {
 
 /// Elements of one parameter are summed in blocks of this many (the last may be shorter), from the
 /// start of each contiguous run of it; block sums are added in order in f64. A block within a run
-/// is summed as eight interleaved sums (element i goes to sum i % 8), which are then added as
-/// ((0+4)+(2+6))+((1+5)+(3+7)); a block down a column is summed in order. Nothing depends on the
-/// number of threads or the instruction set, so neither do the bits of the result.
+/// has rows of kSumLanes neighbours, a block down a column has rows of one element. kSumRows rows
+/// at a time (the last time fewer; then, in a run, the elements past the last whole row) are added
+/// in the computing type: neighbours in pairs, the pairs in pairs, and so on. Their sums are added
+/// to sums in f64, one for each lane, which end as ((0+4)+(2+6))+((1+5)+(3+7)). Nothing depends on
+/// the number of threads or the instruction set, so neither do the bits of the result. f32 sums are
+/// off by at most 5 * 2^-24 of the sum of the terms' magnitudes, about what rounding the result to
+/// f32 does; a conversion of each term to f64 would take longer than all else.
 inline constexpr int64_t kSumBlock = 4096;
+inline constexpr int64_t kSumLanes = 8;
+inline constexpr int64_t kSumRows = 16;
 
 /// Sums of LSQ over a block, not multiplied by grad_factor: of g * (inside ? code - zp - x/scale :
-/// code - zp), and of g over the elements outside (the zero point's gradient is -scale times it).
+/// code - zp), each product rounded to the computing type, and of g over the elements outside (the
+/// zero point's gradient is -scale times it).
 struct LearnedSums {
   double scale = 0.0;
   double outside = 0.0;

@@ -33,21 +33,43 @@ struct CodeRange {
   double highest;
 };
 
-// One element of the learned backward: its gradient, and what it adds to the sums.
+// What elements of the learned backward add to the sums.
+template <typename T>
+struct LearnedTerms {
+  T scale = 0;
+  T outside = 0;
+  template <typename Other>
+  void add(const Other& other) {
+    scale += other.scale;
+    outside += other.outside;
+  }
+};
+
+// One element: stores its gradient.
 template <typename X, typename T>
-void learned_element(X grad, X x, X* grad_x, T scale, double zero_point, const CodeRange<T>& range,
-                     LearnedSums* sums) {
-  const double g = static_cast<double>(to_compute(grad));
+LearnedTerms<T> learned_element(X grad, X x, X* grad_x, T scale, double zero_point,
+                                const CodeRange<T>& range) {
+  const T g = to_compute(grad);
   const T ratio = to_compute(x) / scale;
   const double unclamped = static_cast<double>(round_half_even(ratio)) + zero_point;
   const double distance = clamp_code(unclamped, range.lowest, range.highest) - zero_point;
   if (range.inside(unclamped)) {
     *grad_x = grad;
-    sums->scale += g * (distance - static_cast<double>(ratio));
-  } else {
-    *grad_x = X{};
-    sums->scale += g * distance;
-    sums->outside += g;
+    return {g * static_cast<T>(distance - static_cast<double>(ratio)), T(0)};
+  }
+  *grad_x = X{};
+  return {g * static_cast<T>(distance), g};
+}
+
+// Sums of kSumRows rows of `columns` terms, in the first row: pairs of rows, pairs of pairs, ...
+template <typename T>
+void add_in_pairs(LearnedTerms<T>* terms, int64_t columns) {
+  for (int64_t step = 1; step < kSumRows; step *= 2) {
+    for (int64_t row = 0; row < kSumRows; row += 2 * step) {
+      for (int64_t c = 0; c < columns; ++c) {
+        terms[row * columns + c].add(terms[(row + step) * columns + c]);
+      }
+    }
   }
 }
 
@@ -95,17 +117,24 @@ void learned_backward_span(const X* grad, const X* x, X* grad_x, int64_t count,
                            const QuantParams<T, double>& q, LearnedSums* sums) {
   const CodeRange<T> range(q);
   for (int64_t begin = 0; begin < count; begin += kSumBlock) {
-    LearnedSums lanes[8];
+    LearnedTerms<double> lanes[kSumLanes];
     const int64_t end = std::min(begin + kSumBlock, count);
-    for (int64_t i = begin; i < end; ++i) {
-      learned_element(grad[i], x[i], &grad_x[i], q.scale[0], q.zero_point[0], range,
-                      &lanes[(i - begin) % 8]);
+    int64_t i = begin;
+    while (i < end) {
+      const int64_t rows = std::min(kSumRows, (end - i) / kSumLanes);
+      const int64_t last = rows > 0 ? i + rows * kSumLanes : end;
+      LearnedTerms<T> terms[kSumRows * kSumLanes];
+      for (LearnedTerms<T>* term = terms; i < last; ++i) {
+        *term++ = learned_element(grad[i], x[i], &grad_x[i], q.scale[0], q.zero_point[0], range);
+      }
+      add_in_pairs(terms, kSumLanes);
+      for (int64_t lane = 0; lane < kSumLanes; ++lane) lanes[lane].add(terms[lane]);
     }
-    const auto total = [&](double LearnedSums::*m) {
+    const auto total = [&](double LearnedTerms<double>::*m) {
       return ((lanes[0].*m + lanes[4].*m) + (lanes[2].*m + lanes[6].*m)) +
              ((lanes[1].*m + lanes[5].*m) + (lanes[3].*m + lanes[7].*m));
     };
-    *sums++ = {total(&LearnedSums::scale), total(&LearnedSums::outside)};
+    *sums++ = {total(&LearnedTerms<double>::scale), total(&LearnedTerms<double>::outside)};
   }
 }
 
@@ -113,12 +142,19 @@ template <typename X, typename T>
 void learned_backward_columns(const X* grad, const X* x, X* grad_x, int64_t rows, int64_t stride,
                               int64_t columns, const QuantParams<T, double>& q, LearnedSums* sums) {
   const CodeRange<T> range(q);
-  std::fill_n(sums, columns, LearnedSums{});
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c) {
-      const int64_t i = r * stride + c;
-      learned_element(grad[i], x[i], &grad_x[i], q.scale[c], q.zero_point[c], range, &sums[c]);
+  for (int64_t c = 0; c < columns; ++c) {
+    LearnedTerms<double> sum;
+    for (int64_t first = 0; first < rows; first += kSumRows) {
+      LearnedTerms<T> terms[kSumRows];
+      for (int64_t r = first; r < std::min(first + kSumRows, rows); ++r) {
+        const int64_t i = r * stride + c;
+        terms[r - first] =
+            learned_element(grad[i], x[i], &grad_x[i], q.scale[c], q.zero_point[c], range);
+      }
+      add_in_pairs(terms, 1);
+      sum.add(terms[0]);
     }
+    sums[c] = {sum.scale, sum.outside};
   }
 }
 

@@ -1,7 +1,7 @@
 // The SIMD loops that reduce: the backward of fake_quantize_learned (gradient and sums in one pass)
 // and minima with maxima; compiled once per instruction set by simd_kernels.cpp. The order of sums
-// is the one of kSumBlock (cpu_kernels.h): every product is exact in f64, so only the additions
-// round, and they are the same on all instruction sets, with fused multiply-add or without.
+// is the one of kSumBlock (cpu_kernels.h): products and additions round one by one, the same on all
+// instruction sets, with fused multiply-add or without.
 #if defined(QCDQ_SIMD_REDUCE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef QCDQ_SIMD_REDUCE_INL_H_
 #undef QCDQ_SIMD_REDUCE_INL_H_
@@ -43,8 +43,7 @@ void learned_span(const void* grad, const void* x, void* grad_x, int64_t count,
       sums);
 }
 #else
-constexpr size_t kSumLanes = 8;
-using S32 = hn::CappedTag<float, kSumLanes>;
+using S32 = hn::CappedTag<float, static_cast<size_t>(kSumLanes)>;
 using S64 = hn::RepartitionToWide<S32>;
 using Half32 = hn::Half<S32>;
 using VS32 = hn::Vec<S32>;
@@ -58,14 +57,14 @@ struct LearnedRange {
   VS32 hi;
 };
 
-// What one vector of elements adds: factor is (inside ? code - zp - x/scale : code - zp), exact in
-// f32 because a rounded value and its fraction are; the gradient of x is stored.
+// What vectors of elements add to LearnedSums: the f32 products of one vector, or a sum of several.
 struct LearnedTerms {
-  VS32 grad;
-  VS32 factor;
-  VS32 outside;  // the gradient where the code is outside of the range, else 0
+  VS32 scale;
+  VS32 outside;
 };
 
+// The terms of one vector; the gradient of x is stored. The gradient's factor, (inside ? code - zp
+// - x/scale : code - zp), is exact in f32 because a rounded value and its fraction are.
 template <typename X>
 HWY_INLINE LearnedTerms learned_terms(const LearnedRange& range, const X* grad, const X* x,
                                       X* grad_x) {
@@ -77,49 +76,87 @@ HWY_INLINE LearnedTerms learned_terms(const LearnedRange& range, const X* grad, 
   const auto inside = hn::Eq(distance, rounded);
   const VS32 g = load_f32(d, grad);
   store_where(d, inside, grad, grad_x);
-  return {g, hn::Sub(distance, hn::IfThenElseZero(inside, ratio)), hn::IfThenZeroElse(inside, g)};
+  const VS32 factor = hn::Sub(distance, hn::IfThenElseZero(inside, ratio));
+  return {hn::Mul(g, factor), hn::IfThenZeroElse(inside, g)};
+}
+
+HWY_INLINE LearnedTerms sum_of(const LearnedTerms& a, const LearnedTerms& b) {
+#if HWY_NATIVE_FMA
+  // The same bits as Add, in the units that multiply: comparing and rounding keep the others busy.
+  const VS32 scale = hn::MulAdd(a.scale, hn::Set(S32(), 1.0f), b.scale);
+#else
+  const VS32 scale = hn::Add(a.scale, b.scale);
+#endif
+  return {scale, hn::Add(a.outside, b.outside)};
+}
+
+enum class Rows { kAll, kSome };
+
+// `kCount` of kSumRows rows from kFirst on, added in pairs, the pairs in pairs and so on. Of kSome
+// those before `rows` exist. (A missing row adds +0, which changes at most the sign of a zero, and
+// sums in f64 that start with +0 never show it.)
+template <Rows kWhich, int64_t kFirst = 0, int64_t kCount = kSumRows, typename X>
+HWY_INLINE LearnedTerms sum_in_pairs(const LearnedRange& range, const X* grad, const X* x,
+                                     X* grad_x, int64_t stride, int64_t rows) {
+  if constexpr (kCount > 1) {
+    constexpr int64_t kHalf = kCount / 2;
+    const LearnedTerms first =
+        sum_in_pairs<kWhich, kFirst, kHalf>(range, grad, x, grad_x, stride, rows);
+    return sum_of(
+        first, sum_in_pairs<kWhich, kFirst + kHalf, kHalf>(range, grad, x, grad_x, stride, rows));
+  } else {
+    if (kWhich == Rows::kSome && kFirst >= rows) return {hn::Zero(S32()), hn::Zero(S32())};
+    const int64_t at = kFirst * stride;
+    return learned_terms(range, grad + at, x + at, grad_x + at);
+  }
 }
 
 HWY_INLINE VS64 low_f64(VS32 v) { return hn::PromoteTo(S64(), hn::LowerHalf(Half32(), v)); }
 HWY_INLINE VS64 high_f64(VS32 v) { return hn::PromoteTo(S64(), hn::UpperHalf(Half32(), v)); }
 
-// Eight interleaved sums, in as many vectors as that takes.
-struct LaneSums {
-  static constexpr size_t kPerVector = hn::MaxLanes(S64());
-  static constexpr size_t kVectors = kSumLanes / kPerVector;
+// Out of line: rare in long runs, and sixteen conditions would crowd the loop over whole groups.
+template <typename X>
+HWY_NOINLINE void sum_some(const LearnedRange& range, const X* grad, const X* x, X* grad_x,
+                           int64_t stride, int64_t rows, LearnedTerms* sum) {
+  *sum = sum_in_pairs<Rows::kSome>(range, grad, x, grad_x, stride, rows);
+}
 
-  LaneSums() {
-    for (size_t v = 0; v < kVectors; ++v) scale[v] = outside[v] = hn::Zero(S64());
+// Adds at most kSumRows rows of one vector, `stride` elements apart, to the sums of its lanes.
+template <typename X>
+HWY_INLINE void add_rows(const LearnedRange& range, const X* grad, const X* x, X* grad_x,
+                         int64_t stride, int64_t rows, double* scale, double* outside) {
+  const S64 d;
+  constexpr size_t kHalf = hn::MaxLanes(S64());
+  LearnedTerms t;
+  if (HWY_LIKELY(rows == kSumRows)) {
+    t = sum_in_pairs<Rows::kAll>(range, grad, x, grad_x, stride, rows);
+  } else {
+    sum_some(range, grad, x, grad_x, stride, rows, &t);
   }
-  // `part` is the number of the f32 vector among those of eight elements.
-  HWY_INLINE void add(size_t part, const LearnedTerms& t) {
-    VS64& s0 = scale[2 * part];
-    VS64& s1 = scale[2 * part + 1];
-    s0 = hn::MulAdd(low_f64(t.grad), low_f64(t.factor), s0);
-    s1 = hn::MulAdd(high_f64(t.grad), high_f64(t.factor), s1);
-    outside[2 * part] = hn::Add(outside[2 * part], low_f64(t.outside));
-    outside[2 * part + 1] = hn::Add(outside[2 * part + 1], high_f64(t.outside));
+  hn::StoreU(hn::Add(hn::LoadU(d, scale), low_f64(t.scale)), d, scale);
+  hn::StoreU(hn::Add(hn::LoadU(d, scale + kHalf), high_f64(t.scale)), d, scale + kHalf);
+  hn::StoreU(hn::Add(hn::LoadU(d, outside), low_f64(t.outside)), d, outside);
+  hn::StoreU(hn::Add(hn::LoadU(d, outside + kHalf), high_f64(t.outside)), d, outside + kHalf);
+}
+
+// The sums of the lanes of a run's block.
+struct LaneSums {
+  // At most kSumRows rows of kSumLanes neighbours.
+  template <typename X>
+  HWY_INLINE void add(const LearnedRange& range, const X* grad, const X* x, X* grad_x,
+                      int64_t rows) {
+    for (int64_t at = 0; at < kSumLanes; at += hn::MaxLanes(S32())) {
+      add_rows(range, grad + at, x + at, grad_x + at, kSumLanes, rows, scale + at, outside + at);
+    }
   }
-  static HWY_INLINE double total(const VS64* sums) {
-    double s[kSumLanes];
-    for (size_t v = 0; v < kVectors; ++v) hn::StoreU(sums[v], S64(), s + v * kPerVector);
+  LearnedSums total() const { return {folded(scale), folded(outside)}; }
+  static double folded(const double* s) {
     return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
   }
 
-  VS64 scale[kVectors];
-  VS64 outside[kVectors];
+  double scale[kSumLanes] = {};
+  double outside[kSumLanes] = {};
 };
-
-// Inlined by force: the sums must stay in registers (in memory they cost 3x).
-template <typename X>
-HWY_INLINE void add_eight(const LearnedRange& range, const X* grad, const X* x, X* grad_x,
-                          LaneSums& lanes) {
-  constexpr size_t kLanes = hn::MaxLanes(S32());
-  for (size_t part = 0; part < kSumLanes / kLanes; ++part) {
-    const size_t at = part * kLanes;
-    lanes.add(part, learned_terms(range, grad + at, x + at, grad_x + at));
-  }
-}
 
 template <typename X>
 void learned_span(const void* grad_, const void* x_, void* grad_x_, int64_t count,
@@ -134,8 +171,9 @@ void learned_span(const void* grad_, const void* x_, void* grad_x_, int64_t coun
     LaneSums lanes;
     const int64_t end = HWY_MIN(begin + kSumBlock, count);
     int64_t i = begin;
-    for (; i + static_cast<int64_t>(kSumLanes) <= end; i += kSumLanes) {
-      add_eight(range, grad + i, x + i, grad_x + i, lanes);
+    for (int64_t rows = 0; (rows = HWY_MIN(kSumRows, (end - i) / kSumLanes)) > 0;) {
+      lanes.add(range, grad + i, x + i, grad_x + i, rows);
+      i += rows * kSumLanes;
     }
     if (i < end) {
       // Zeros past the end: their code is the zero point, inside the range, and adds +0.
@@ -145,43 +183,15 @@ void learned_span(const void* grad_, const void* x_, void* grad_x_, int64_t coun
       const size_t bytes = static_cast<size_t>(end - i) * sizeof(X);
       std::memcpy(static_cast<void*>(g), grad + i, bytes);
       std::memcpy(static_cast<void*>(from), x + i, bytes);
-      add_eight(range, g, from, to, lanes);
+      lanes.add(range, g, from, to, 1);
       std::memcpy(static_cast<void*>(grad_x + i), to, bytes);
     }
-    *sums++ = {LaneSums::total(lanes.scale), LaneSums::total(lanes.outside)};
+    *sums++ = lanes.total();
   }
 }
 
-// Rows of one vector of columns, added in order to the sums at scale_sums and outside_sums.
-template <typename X>
-HWY_INLINE void add_rows(const Formula<S32>& formula, const float* scale, const float* zero_point,
-                         const X* grad, const X* x, X* grad_x, int64_t rows, int64_t stride,
-                         double* scale_sums, double* outside_sums) {
-  const S64 d;
-  constexpr size_t kHalf = hn::MaxLanes(S64());
-  const VS32 z = hn::LoadU(S32(), zero_point);
-  const LearnedRange range{hn::LoadU(S32(), scale), hn::Sub(formula.lo, z), hn::Sub(formula.hi, z)};
-  VS64 scale_low = hn::LoadU(d, scale_sums);
-  VS64 scale_high = hn::LoadU(d, scale_sums + kHalf);
-  VS64 outside_low = hn::LoadU(d, outside_sums);
-  VS64 outside_high = hn::LoadU(d, outside_sums + kHalf);
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t at = r * stride;
-    const LearnedTerms t = learned_terms(range, grad + at, x + at, grad_x + at);
-    scale_low = hn::MulAdd(low_f64(t.grad), low_f64(t.factor), scale_low);
-    scale_high = hn::MulAdd(high_f64(t.grad), high_f64(t.factor), scale_high);
-    outside_low = hn::Add(outside_low, low_f64(t.outside));
-    outside_high = hn::Add(outside_high, high_f64(t.outside));
-  }
-  hn::StoreU(scale_low, d, scale_sums);
-  hn::StoreU(scale_high, d, scale_sums + kHalf);
-  hn::StoreU(outside_low, d, outside_sums);
-  hn::StoreU(outside_high, d, outside_sums + kHalf);
-}
-
-// Column sums of a tile of columns stay in the first-level cache while rows pass by in groups.
+// Column sums of a tile of columns stay in the first-level cache while groups of rows pass by.
 constexpr int64_t kColumnTile = 256;
-constexpr int64_t kRowGroup = 4;
 
 template <typename X>
 void learned_columns(const void* grad_, const void* x_, void* grad_x_, int64_t rows, int64_t stride,
@@ -191,24 +201,28 @@ void learned_columns(const void* grad_, const void* x_, void* grad_x_, int64_t r
   X* grad_x = static_cast<X*>(grad_x_);
   constexpr int64_t kLanes = hn::MaxLanes(S32());
   const Formula<S32> formula(S32(), params.quant_min, params.quant_max);
+  const auto range_of = [&](const float* scale, const float* zero_point) HWY_ATTR {
+    const VS32 z = hn::LoadU(S32(), zero_point);
+    return LearnedRange{hn::LoadU(S32(), scale), hn::Sub(formula.lo, z), hn::Sub(formula.hi, z)};
+  };
   for (int64_t first = 0; first < columns; first += kColumnTile) {
     const int64_t width = HWY_MIN(kColumnTile, columns - first);
     double scale_sums[kColumnTile + kSumLanes] = {};
     double outside_sums[kColumnTile + kSumLanes] = {};
     const int64_t whole = width - width % kLanes;
-    for (int64_t row = 0; row < rows; row += kRowGroup) {
-      const int64_t group = HWY_MIN(kRowGroup, rows - row);
+    for (int64_t row = 0; row < rows; row += kSumRows) {
+      const int64_t group = HWY_MIN(kSumRows, rows - row);
       for (int64_t c = 0; c < whole; c += kLanes) {
         const int64_t at = row * stride + first + c;
-        add_rows(formula, params.scale + first + c, params.zero_point + first + c, grad + at,
-                 x + at, grad_x + at, group, stride, scale_sums + c, outside_sums + c);
+        add_rows(range_of(params.scale + first + c, params.zero_point + first + c), grad + at,
+                 x + at, grad_x + at, stride, group, scale_sums + c, outside_sums + c);
       }
       if (whole < width) {
         // The columns past the last whole vector, copied into rows of one vector.
         const int64_t rest = width - whole;
-        X g[kRowGroup * kLanes] = {};
-        X from[kRowGroup * kLanes] = {};
-        X to[kRowGroup * kLanes];
+        X g[kSumRows * kLanes] = {};
+        X from[kSumRows * kLanes] = {};
+        X to[kSumRows * kLanes];
         float scale[kLanes];
         float zero_point[kLanes];
         for (int64_t c = 0; c < kLanes; ++c) {
@@ -223,7 +237,7 @@ void learned_columns(const void* grad_, const void* x_, void* grad_x_, int64_t r
             from[r * kLanes + c] = x[at + r * stride + c];
           }
         }
-        add_rows(formula, scale, zero_point, g, from, to, group, kLanes, scale_sums + whole,
+        add_rows(range_of(scale, zero_point), g, from, to, kLanes, group, scale_sums + whole,
                  outside_sums + whole);
         for (int64_t r = 0; r < group; ++r) {
           for (int64_t c = 0; c < rest; ++c) grad_x[at + r * stride + c] = to[r * kLanes + c];
