@@ -204,7 +204,7 @@ struct FakeQuantizeOp {
   struct FoldedColumns {
     // Of each group of columns: scale, inverse, lo, hi.
     hwy::AlignedFreeUniquePtr<float[]> groups;
-    V doubt;
+    float doubt = 0.0f;
   };
   static constexpr size_t kFields = 4;
   struct GroupParams {
@@ -235,7 +235,7 @@ struct FakeQuantizeOp {
       group[2 * size] = lo;
       group[3 * size] = hi;
     }
-    folded->doubt = hn::Set(d, 0.5f - furthest * kDoubt);
+    folded->doubt = 0.5f - furthest * kDoubt;
     return furthest <= kFurthestMultiplied;
   }
   // The elements of whole groups of a row; returns how many that were.
@@ -243,11 +243,12 @@ struct FakeQuantizeOp {
     const size_t size = Group<D>::kVectors * hn::Lanes(d);
     const X* x = inputs.x + offset;
     X* out = y + offset;
+    const V doubt = hn::Set(d, f.doubt);
     size_t i = 0;
     for (; i + size <= count; i += size) {
       const GroupParams p{f.groups.get() + i * kFields};
-      if (HWY_UNLIKELY(!group<Rounding::kTested>(d, x + i, out + i, p, f.doubt))) {
-        group<Rounding::kDivided>(d, x + i, out + i, p, f.doubt);
+      if (HWY_UNLIKELY(!group<Rounding::kTested>(d, x + i, out + i, p, doubt))) {
+        group<Rounding::kDivided>(d, x + i, out + i, p, doubt);
       }
     }
     return i;

@@ -127,7 +127,7 @@ HWY_INLINE void add_rows(const LearnedRange& range, const X* grad, const X* x, X
                          int64_t stride, int64_t rows, double* scale, double* outside) {
   const S64 d;
   constexpr size_t kHalf = hn::MaxLanes(S64());
-  LearnedTerms t;
+  LearnedTerms t{hn::Zero(S32()), hn::Zero(S32())};  // no default one: see Group()
   if (HWY_LIKELY(rows == kSumRows)) {
     t = sum_in_pairs<Rows::kAll>(range, grad, x, grad_x, stride, rows);
   } else {
