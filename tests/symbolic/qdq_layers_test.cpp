@@ -129,6 +129,9 @@ TEST(Bias, BecomesInt32AtInputTimesWeightScale) {
   ASSERT_EQ(net.notes.size(), 1u);
   EXPECT_NE(net.notes[0].find("1 float bias became int32"), std::string::npos);
   EXPECT_NE(net.notes[0].find("output steps, at c/Conv"), std::string::npos);
+  const std::vector<std::pair<std::string, std::string>> floats_for_verify = {
+      {kRoundedBiases, dq.outputs[0] + "\t1 2\n"}};
+  EXPECT_EQ(net.graph.metadata, floats_for_verify);
 }
 
 TEST(Bias, OfFloatInputStaysFloat) {
