@@ -153,6 +153,16 @@ TEST(Relu, StaysWithSignedStorage) {
   EXPECT_EQ(net.ops(), (Ops{"Relu", "QuantizeLinear", "DequantizeLinear"}));
 }
 
+TEST(Relu, StaysWhereItsCodesDifferByChannel) {
+  Net net({1, 2});
+  net.node("Relu", {"x"}, "r");
+  net.quantizer("r", "y", 0.5f, 0);
+  net.constant("y_s", floats({2}, {0.5f, 0.5f}));
+  net.constant("y_z", integers(DType::kUInt8, {2}, {0, 3}));
+  net.run({"y"});
+  EXPECT_EQ(net.ops(), (Ops{"Relu", "QuantizeLinear", "DequantizeLinear"}));
+}
+
 TEST(Relu, WithAnotherUserStays) {
   Net net({4});
   net.node("Relu", {"x"}, "r");
