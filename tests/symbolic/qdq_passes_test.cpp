@@ -283,6 +283,16 @@ TEST(Parameters, EveryPairOwnsItsOwn) {
   EXPECT_NE(net.producer("q2").inputs[1], net.producer("y3").inputs[1]);
 }
 
+TEST(Codes, StaySignedWhereTheirZeroPointFitsNoUInt8) {
+  for (const int64_t zero_point : {-100, -128}) {  // the codes move up by 100
+    Net net({4});
+    net.quantizer("x", "y", 0.5f, zero_point, DType::kInt8, {-100, 100});
+    net.run({"y"});
+    const TensorData& stored = *net.graph.initializer(net.only("QuantizeLinear").inputs[2]);
+    EXPECT_EQ(stored.dtype, zero_point == -100 ? DType::kUInt8 : DType::kInt8);
+  }
+}
+
 TEST(Codes, SignedOnesBeforeMaxPoolAreStoredUnsignedFromOpset21) {
   for (int64_t opset : {20, 21}) {
     Net net;
