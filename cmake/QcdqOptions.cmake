@@ -3,7 +3,9 @@ add_library(qcdq_options INTERFACE)
 # FMA contraction moves rounding ties: the formula of include/qcdq/affine.h must be computed as written.
 target_compile_options(qcdq_options INTERFACE -ffp-contract=off -Wall -Wextra $<$<BOOL:${QCDQ_WERROR}>:-Werror>)
 if(QCDQ_SANITIZE)
-  target_compile_options(qcdq_options INTERFACE -fsanitize=${QCDQ_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  # vptr needs typeinfo that libtorch does not export (c10::DynamicType).
+  target_compile_options(qcdq_options INTERFACE -fsanitize=${QCDQ_SANITIZE} -fno-sanitize=vptr -fno-omit-frame-pointer
+                                                -fno-sanitize-recover=all)
   target_link_options(qcdq_options INTERFACE -fsanitize=${QCDQ_SANITIZE})
 endif()
 

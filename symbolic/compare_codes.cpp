@@ -1,4 +1,5 @@
 // Codes against the formula of qcdq/affine.h, and against another run's codes; see onnx_file.h.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -179,6 +180,29 @@ CodeCount compare_with_formula(const FileQuantizer& q, const NamedTensors& value
           quantize_one(x[i], scale[s], zero_point ? (*zero_point)[s] : 0, quant_min, quant_max));
   }
   return total;
+}
+
+double rounding_distance(const RoundedBias& bias, const NamedTensors& values) {
+  const TensorData& scale_data = value_of(values, bias.scale);
+  const FloatReader scale(scale_data, bias.scale);
+  const TensorData& codes_data = value_of(values, bias.codes);
+  const CodeReader codes(codes_data, bias.codes);
+  const auto n = static_cast<int64_t>(bias.floats.size());
+  const int64_t scales = scale_data.numel();
+  if (codes_data.numel() != n || (scales != 1 && scales != n)) {
+    throw std::runtime_error("bias '" + bias.value + "': " + std::to_string(codes_data.numel()) +
+                             " codes and " + std::to_string(scales) + " scales for " +
+                             std::to_string(n) + " float values in the metadata");
+  }
+  double largest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double code =
+        bias.floats[static_cast<size_t>(i)] / static_cast<double>(scale[scales == 1 ? 0 : i]);
+    const double distance = std::abs(code - static_cast<double>(codes[i]));
+    if (std::isnan(distance)) return std::numeric_limits<double>::infinity();
+    largest = std::max(largest, distance);
+  }
+  return largest;
 }
 
 CodeCount compare_codes(const TensorData& a, const TensorData& b) {

@@ -52,14 +52,21 @@ std::vector<std::pair<std::string, std::string>> describe(const ExportOptions& o
       {"qcdq.weight_storage", options.weight_storage == WeightStorage::kInt8 ? "int8" : "uint8"}};
 }
 
-void export_program(Program program, PhaseClock& clock, ExportReport& report,
-                    const std::string& path, const ExportOptions& options) {
+/// The phases, from the one that makes the program to the written file.
+template <typename Source>
+ExportReport export_from(const char* phase, Source source, const std::string& path,
+                         const ExportOptions& options) {
+  check_options(options, path);
   EmissionOptions emission;
   emission.signed_activations = options.activation_storage == ActivationStorage::kSigned;
   emission.qdq_weights = options.weights == Weights::kQdq;
   emission.uint8_weights = options.weight_storage == WeightStorage::kUInt8;
   emission.cast_f64 = options.cast_f64;
+  ExportReport report;
+  PhaseClock clock(options, report);
 
+  clock.start(phase);
+  Program program = source();
   clock.start("lower");
   lower(program);
   clock.start("record");
@@ -83,6 +90,7 @@ void export_program(Program program, PhaseClock& clock, ExportReport& report,
   report.external_bytes = written.external_bytes;
   report.notes = std::move(program.notes);
   for (const OnnxNode& node : graph.nodes) ++report.nodes_by_op[node.op_type];
+  return report;
 }
 
 }  // namespace
@@ -94,36 +102,22 @@ static_assert(static_cast<int>(ExternalData::kAuto) == static_cast<int>(External
 
 ExportReport export_onnx(const torch::jit::Module& module, const std::vector<c10::IValue>& inputs,
                          const std::string& path, const ExportOptions& options) {
-  check_options(options, path);
-  ExportReport report;
-  PhaseClock clock(options, report);
-  clock.start("source");
-  Program program = program_from_torchscript(module, inputs, options);
-  export_program(std::move(program), clock, report, path, options);
-  return report;
+  return export_from(
+      "source", [&] { return program_from_torchscript(module, inputs, options); }, path, options);
 }
 
 ExportReport export_onnx(const std::shared_ptr<torch::nn::Module>& module,
                          const BoxedForward& forward, const std::vector<c10::IValue>& inputs,
                          const std::string& path, const ExportOptions& options) {
-  check_options(options, path);
-  ExportReport report;
-  PhaseClock clock(options, report);
-  clock.start("trace");
-  Program program = program_from_module(module, forward, inputs, options);
-  export_program(std::move(program), clock, report, path, options);
-  return report;
+  return export_from(
+      "trace", [&] { return program_from_module(module, forward, inputs, options); }, path,
+      options);
 }
 
 ExportReport export_onnx(const ExportedProgram& exported, const std::vector<c10::IValue>& inputs,
                          const std::string& path, const ExportOptions& options) {
-  check_options(options, path);
-  ExportReport report;
-  PhaseClock clock(options, report);
-  clock.start("source");
-  Program program = program_from_pt2(exported, inputs, options);
-  export_program(std::move(program), clock, report, path, options);
-  return report;
+  return export_from(
+      "source", [&] { return program_from_pt2(exported, inputs, options); }, path, options);
 }
 
 ExportReport export_onnx(const ExportedProgram& exported, const std::string& path,

@@ -38,6 +38,16 @@ void Observed::merge(const Observed& other) {
 
 namespace {
 
+/// Both show the same elements of the storage in the same order. The stride of a dimension of one
+/// element says nothing.
+bool same_view(const at::Tensor& a, const at::Tensor& b) {
+  if (a.sizes() != b.sizes() || a.storage_offset() != b.storage_offset()) return false;
+  for (int64_t d = 0; d < a.dim(); ++d) {
+    if (a.size(d) > 1 && a.stride(d) != b.stride(d)) return false;
+  }
+  return true;
+}
+
 class Interpreter {
  public:
   explicit Interpreter(Run& run) : run_(run) {}
@@ -135,6 +145,10 @@ class Interpreter {
     if (stack.size() != node->outputs().size()) {
       throw std::runtime_error("gave " + std::to_string(stack.size()) + " results, expected " +
                                std::to_string(node->outputs().size()));
+    }
+    if (node->kind() == torch::jit::aten::as_strided) {
+      const bool same = same_view(lookup(node->input(0)).toTensor(), stack[0].toTensor());
+      run_.strided_identity.emplace(node, true).first->second &= same;
     }
     for (size_t i = 0; i < stack.size(); ++i) define(node->output(i), std::move(stack[i]));
   }

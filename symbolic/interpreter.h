@@ -26,6 +26,8 @@ struct Run {
   std::unordered_map<size_t, Observed> types;  // by Value::unique(), which is never used again
   /// Per If: 1 = then, 2 = else, 3 = both were taken. Per Loop: its trip count, -1 where it varied.
   std::unordered_map<const torch::jit::Node*, int64_t> control;
+  /// Per aten::as_strided: it gave its input as it is, every element in its place.
+  std::unordered_map<const torch::jit::Node*, bool> strided_identity;
   std::vector<c10::IValue> outputs;
 };
 

@@ -7,7 +7,9 @@
 #include <onnx/onnx_pb.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <climits>
 #include <cmath>
 #include <cstring>
@@ -100,6 +102,38 @@ std::vector<FileQuantizer> find_quantizers(const onnx::GraphProto& graph) {
   return found;
 }
 
+/// The lines of kRoundedBiases, each with the DequantizeLinear that makes its value.
+std::vector<RoundedBias> read_rounded_biases(const onnx::GraphProto& graph,
+                                             const std::string& text) {
+  std::unordered_map<std::string, const onnx::NodeProto*> dequantizers;
+  for (const onnx::NodeProto& node : graph.node()) {
+    if (is_onnx_op(node, "DequantizeLinear")) dequantizers[node.output(0)] = &node;
+  }
+  std::vector<RoundedBias> found;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    RoundedBias bias;
+    const size_t tab = std::min(line.find('\t'), line.size());
+    bias.value = line.substr(0, tab);
+    const char* at = line.data() + tab;
+    const char* const end = line.data() + line.size();
+    std::from_chars_result read{at, {}};
+    for (; at < end && read.ec == std::errc(); at = read.ptr) {
+      read = std::from_chars(at + 1, end, bias.floats.emplace_back());
+    }
+    const auto dequantize = dequantizers.find(bias.value);
+    if (read.ec != std::errc() || bias.floats.empty() || dequantize == dequantizers.end()) {
+      throw std::runtime_error("metadata " + std::string(kRoundedBiases) + ": the line of '" +
+                               bias.value +
+                               "' is not a DequantizeLinear's output, a tab and float values");
+    }
+    bias.codes = dequantize->second->input(0);
+    bias.scale = dequantize->second->input(1);
+    found.push_back(std::move(bias));
+  }
+  return found;
+}
+
 }  // namespace
 
 OnnxFile::OnnxFile(const std::string& path) : path_(path), model_(std::make_unique<Model>()) {
@@ -112,9 +146,7 @@ OnnxFile::OnnxFile(const std::string& path) : path_(path), model_(std::make_uniq
   for (const auto& output : graph.output()) outputs_.push_back(output.name());
   quantizers_ = find_quantizers(graph);
   for (const auto& entry : model_->proto.metadata_props()) {
-    if (entry.key() != kRoundedBiases) continue;
-    std::istringstream values(entry.value());
-    for (std::string value; std::getline(values, value);) rounded_biases_.insert(value);
+    if (entry.key() == kRoundedBiases) rounded_biases_ = read_rounded_biases(graph, entry.value());
   }
   for (FileQuantizer& q : quantizers_) q.constant = model_->initializers.count(q.x) != 0;
 }
@@ -163,29 +195,6 @@ std::string OnnxFile::cut_at_codes(const std::unordered_map<std::string, DType>&
   return serialize(model);
 }
 
-namespace {
-
-/// `dequantize` and, behind it, the addition of `half` times its scale.
-void add_half_code(const onnx::NodeProto& dequantize, const std::string& half,
-                   google::protobuf::RepeatedPtrField<onnx::NodeProto>& nodes) {
-  const std::string value = dequantize.output(0);
-  onnx::NodeProto& exact = *nodes.Add();
-  exact = dequantize;
-  exact.set_output(0, value + "/qcdq_verify_exact");
-  onnx::NodeProto& distance = *nodes.Add();
-  distance.set_op_type("Mul");
-  distance.add_input(dequantize.input(1));
-  distance.add_input(half);
-  distance.add_output(value + "/qcdq_verify_distance");
-  onnx::NodeProto& moved = *nodes.Add();
-  moved.set_op_type("Add");
-  moved.add_input(exact.output(0));
-  moved.add_input(distance.output(0));
-  moved.add_output(value);
-}
-
-}  // namespace
-
 std::string OnnxFile::with_moved_quantizer_inputs(double fraction) const {
   onnx::ModelProto model = model_->proto;
   onnx::GraphProto& graph = *model.mutable_graph();
@@ -193,17 +202,8 @@ std::string OnnxFile::with_moved_quantizer_inputs(double fraction) const {
   for (const auto& tensor : model_->proto.graph().initializer()) {
     initializers[tensor.name()] = &tensor;
   }
-  const std::string half = "qcdq_verify_half";
-  onnx::TensorProto& half_code = *graph.add_initializer();
-  half_code.set_name(half);
-  half_code.set_data_type(onnx::TensorProto::FLOAT);
-  half_code.add_float_data(std::copysign(0.5f, static_cast<float>(fraction)));
   google::protobuf::RepeatedPtrField<onnx::NodeProto> nodes;
   for (onnx::NodeProto& node : *graph.mutable_node()) {
-    if (is_onnx_op(node, "DequantizeLinear") && rounded_biases_.count(node.output(0)) != 0) {
-      add_half_code(node, half, nodes);
-      continue;
-    }
     if (is_onnx_op(node, "QuantizeLinear") && initializers.count(node.input(0)) == 0) {
       auto scale = initializers.find(node.input(1));
       auto zero_point = initializers.find(input_or_none(node, 2));
@@ -228,6 +228,30 @@ std::string OnnxFile::with_moved_quantizer_inputs(double fraction) const {
     *nodes.Add() = node;
   }
   graph.mutable_node()->Swap(&nodes);
+  return serialize(model);
+}
+
+std::string OnnxFile::with_float_biases(const std::vector<std::string>& values) const {
+  onnx::ModelProto model = model_->proto;
+  onnx::GraphProto& graph = *model.mutable_graph();
+  std::unordered_set<std::string> replaced;
+  for (const RoundedBias& bias : rounded_biases_) {
+    if (!replaced.insert(bias.value).second) continue;
+    onnx::TensorProto& floats = *graph.add_initializer();
+    floats.set_name(bias.value);
+    floats.set_data_type(onnx::TensorProto::FLOAT);
+    floats.add_dims(static_cast<int64_t>(bias.floats.size()));
+    *floats.mutable_float_data() = {bias.floats.begin(), bias.floats.end()};
+  }
+  google::protobuf::RepeatedPtrField<onnx::NodeProto> nodes;
+  for (const onnx::NodeProto& node : graph.node()) {
+    if (node.output_size() != 1 || replaced.count(node.output(0)) == 0) *nodes.Add() = node;
+  }
+  graph.mutable_node()->Swap(&nodes);
+  std::unordered_set<std::string> present(outputs_.begin(), outputs_.end());
+  for (const std::string& value : values) {
+    if (present.insert(value).second) graph.add_output()->set_name(value);
+  }
   return serialize(model);
 }
 

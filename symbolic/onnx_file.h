@@ -29,6 +29,14 @@ struct FileQuantizer {
   bool constant = false;  // x is an initializer: a weight
 };
 
+/// A float bias that export rounded to int32 codes, as the file's metadata has it.
+struct RoundedBias {
+  std::string value;  // the DequantizeLinear's output
+  std::string codes;
+  std::string scale;
+  std::vector<float> floats;  // what it was
+};
+
 using NamedTensors = std::unordered_map<std::string, TensorData>;
 
 class OnnxFile {
@@ -46,8 +54,7 @@ class OnnxFile {
   /// In the order of the graph.
   const std::vector<FileQuantizer>& quantizers() const { return quantizers_; }
   bool is_graph_input(const std::string& value) const;
-  /// The file's biases that export rounded from float to int32 codes (it says so in the metadata).
-  const std::unordered_set<std::string>& rounded_biases() const { return rounded_biases_; }
+  const std::vector<RoundedBias>& rounded_biases() const { return rounded_biases_; }
 
   /// The model's bytes with `values` as further outputs, behind its own.
   std::string with_outputs(const std::vector<std::string>& values) const;
@@ -61,6 +68,9 @@ class OnnxFile {
   /// quantiser's range. A quantiser whose scale is no float32 initializer of one element is left as
   /// it is.
   std::string with_moved_quantizer_inputs(double fraction) const;
+  /// The model's bytes with the rounded biases as the floats that they were, and `values` as
+  /// further outputs.
+  std::string with_float_biases(const std::vector<std::string>& values) const;
 
  private:
   struct Model;
@@ -68,7 +78,7 @@ class OnnxFile {
   std::unique_ptr<Model> model_;
   std::vector<std::string> outputs_;
   std::vector<FileQuantizer> quantizers_;
-  std::unordered_set<std::string> rounded_biases_;
+  std::vector<RoundedBias> rounded_biases_;
 };
 
 struct CodeCount {
@@ -81,6 +91,11 @@ struct CodeCount {
 /// quantiser's own input. `values` holds the tensors of all names in `q`. Throws std::runtime_error
 /// for types that the formula is not defined for.
 CodeCount compare_with_formula(const FileQuantizer& q, const NamedTensors& values);
+
+/// How far the codes of a rounded bias are from its floats, in codes: at most 0.5 where they are
+/// the nearest ones. `values` holds the tensors of its codes and scale. Throws std::runtime_error
+/// where their sizes don't fit the floats.
+double rounding_distance(const RoundedBias& bias, const NamedTensors& values);
 
 /// The same codes from two runs. Throws std::runtime_error where type or shape differ.
 CodeCount compare_codes(const TensorData& a, const TensorData& b);

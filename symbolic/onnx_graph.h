@@ -30,12 +30,13 @@ struct OnnxNode {
   void set(std::string_view attribute, Attribute value);
 };
 
-/// Nodes are in topological order. Every value has one producer: a node, an initializer or a graph
-/// input.
 /// Key of the metadata entry that lists, one a line, the values that were float biases in the
-/// source and are int32 codes in the file (qdq_bias.cpp writes it, onnx_file.cpp reads it).
+/// source and are int32 codes in the file: name, tab, the floats (qdq_bias.cpp writes it,
+/// onnx_file.cpp reads it).
 inline constexpr const char* kRoundedBiases = "qcdq.rounded_biases";
 
+/// Nodes are in topological order. Every value has one producer: a node, an initializer or a graph
+/// input.
 struct OnnxGraph {
   int64_t opset = 21;
   std::map<std::string, int64_t> domains;  // opset imports beyond ONNX's own

@@ -3,6 +3,7 @@
 // unchecked, so no other scale may ever be written (a peer's file goes from 99 % to 0 % accuracy),
 // and a float bias is no escape: ORT quantises it itself.
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 
@@ -178,12 +179,23 @@ void note_missing_round(QdqState& state, const GraphIndex& index) {
 
 struct Report {
   int64_t layers = 0;
-  std::string rounded;  // the values that were float biases, one a line
+  std::string rounded;  // the float biases that became int32, one a line (kRoundedBiases)
   double steps = 0;     // largest change in output steps
   std::string at;
   double value = 0;  // largest change where there is no output quantiser
   std::string value_at;
 };
+
+/// The line of kRoundedBiases for a bias that had those values.
+std::string rounded_bias_line(const std::string& name, const std::vector<double>& bias) {
+  std::string line = name + "\t";
+  for (size_t c = 0; c < bias.size(); ++c) {
+    char text[32];
+    const auto end = std::to_chars(text, text + sizeof text, static_cast<float>(bias[c])).ptr;
+    line.append(c == 0 ? "" : " ").append(text, end);
+  }
+  return line + "\n";
+}
 
 void quantize_bias(QdqState& state, const GraphIndex& index, Layer layer, Report& report) {
   OnnxGraph& graph = state.graph;
@@ -237,7 +249,7 @@ void quantize_bias(QdqState& state, const GraphIndex& index, Layer layer, Report
                              {DType::kFloat32, true, {count}, {}}, node);
   set_quant_params(graph, dq, params, stem);
   bias_value = dq.outputs[0];
-  if (!own_codes) report.rounded += (report.rounded.empty() ? "" : "\n") + bias_value;
+  if (!own_codes) report.rounded += rounded_bias_line(bias_value, layer.bias);
 }
 
 std::string number_text(double value) {
@@ -258,8 +270,8 @@ void quantize_biases(QdqState& state) {
   }
   note_missing_round(state, GraphIndex(state.graph));
   if (report.layers == 0) return;
-  // Verification allows for half a code in these, and in no other.
-  state.graph.metadata.emplace_back(kRoundedBiases, report.rounded);
+  // Verification puts the floats back to tell what rounding them did from what is wrong.
+  state.graph.metadata.emplace_back(kRoundedBiases, std::move(report.rounded));
   std::string note = std::to_string(report.layers) + " float bias" +
                      (report.layers == 1 ? "" : "es") +
                      " became int32 at input scale * weight scale";

@@ -104,6 +104,7 @@ class Recorder {
       if (fresh) {
         const int fixed = fix_control_flow(*program_.graph, runs_, program_.types);
         changed |= fixed > 0;
+        changed |= drop_strided_identities(*program_.graph, runs_);
         fixed_ += fixed;
       }
       if (!changed) break;

@@ -331,6 +331,25 @@ class ControlFixer {
   const Taint taint_;
 };
 
+bool drop_strided_identities(Block* block, const std::vector<Run>& runs) {
+  bool changed = false;
+  for (auto it = block->nodes().begin(); it != block->nodes().end();) {
+    Node* node = *it;
+    ++it;
+    for (Block* inner : node->blocks()) changed |= drop_strided_identities(inner, runs);
+    if (node->kind() != torch::jit::aten::as_strided) continue;
+    const bool identity = std::all_of(runs.begin(), runs.end(), [&](const Run& run) {
+      const auto seen = run.strided_identity.find(node);
+      return seen != run.strided_identity.end() && seen->second;
+    });
+    if (!identity) continue;
+    node->output()->replaceAllUsesWith(node->input(0));
+    node->destroy();
+    changed = true;
+  }
+  return changed;
+}
+
 }  // namespace
 
 bool fold_shape_queries(Graph& graph, const Types& types) {
@@ -339,6 +358,10 @@ bool fold_shape_queries(Graph& graph, const Types& types) {
 
 int fix_control_flow(Graph& graph, const std::vector<Run>& runs, const Types& types) {
   return ControlFixer(graph, runs, types).run(graph.block());
+}
+
+bool drop_strided_identities(Graph& graph, const std::vector<Run>& runs) {
+  return drop_strided_identities(graph.block(), runs);
 }
 
 std::vector<const JitValue*> shaped_by_data(Graph& graph, const Types& types) {

@@ -1,5 +1,5 @@
-// What the recorded shapes decide: size queries, and branches and loops whose conditions don't
-// depend on the inputs' data. record.cpp calls both after its runs.
+// What the recorded runs decide: size queries, branches and loops whose conditions don't depend on
+// the inputs' data, and as_strided. record.cpp calls these after its runs.
 #pragma once
 
 #include <torch/csrc/jit/ir/ir.h>
@@ -23,6 +23,10 @@ bool fold_shape_queries(torch::jit::Graph& graph,
 /// convert refuses them by name. Returns how many were fixed.
 int fix_control_flow(torch::jit::Graph& graph, const std::vector<Run>& runs,
                      const std::unordered_map<const torch::jit::Value*, TensorType>& types);
+
+/// Drops each as_strided that gave its input as it is in every run. The others stay, and convert
+/// refuses them by name. Returns true where the graph changed.
+bool drop_strided_identities(torch::jit::Graph& graph, const std::vector<Run>& runs);
 
 /// The tensors whose shape depends on the inputs' data (x[x > 0]): what one run
 /// saw of it says nothing about the next.

@@ -146,6 +146,18 @@ Values squeeze_dims(GraphBuilder& graph, NodeArgs& args) {
   return {squeeze(graph, x, axes)};
 }
 
+// Where it gives its input as it is, shape_folding.cpp has dropped it.
+Values as_strided(GraphBuilder& graph, NodeArgs& args) {
+  const std::vector<int64_t> dims = dims_of(graph, args, "self", args.tensor("self"));
+  const auto offset = args.optional_integer("storage_offset");
+  args.unsupported("stride",
+                   list_text(args.ints("stride")) + " with size " + list_text(args.ints("size")) +
+                       " and storage_offset " + (offset ? std::to_string(*offset) : "None") +
+                       " of a tensor of size " + list_text(dims),
+                   "picks elements by their place in memory, which ONNX doesn't have",
+                   "write it with view, permute, slice, unfold or expand");
+}
+
 Values cat(GraphBuilder& graph, NodeArgs& args) {
   const TensorType output = args.output_type();
   Values parts;
@@ -335,6 +347,7 @@ constexpr Symbolic kRows[] = {
     {"aten::swapaxes", 10, transposed, "Transpose"},
     {"aten::swapdims", 10, transposed, "Transpose"},
     {"aten::t", 10, transposed, "Transpose"},
+    {"aten::as_strided", 10, as_strided, "(no node)"},
     {"aten::unsqueeze", 10, unsqueeze_dim, "Unsqueeze"},
     {"aten::squeeze", 10, squeeze_dims, "Squeeze"},
     {"aten::squeeze.dim", 10, squeeze_dims, "Squeeze"},

@@ -21,6 +21,7 @@ constexpr double kRoundingNoise = 4e-6;
 // movement is accepted.
 constexpr double kMovementFactor = 4;
 constexpr int64_t kMostFailuresOfARun = 3;
+constexpr double kHalfCode = 0.5 + 1e-6;
 
 struct Explanation {
   const char* key;
@@ -51,7 +52,6 @@ Verifier::Verifier(const std::string& path, const VerifyOptions& options)
     : file_(path), options_(options), library_(find_onnxruntime(options.ort)) {
   report_.ort_version = ort_version(library_);
   judge_codes_ = options.codes && !file_.quantizers().empty();
-  moves_codes_ = !file_.rounded_biases().empty();
   for (const FileQuantizer& q : file_.quantizers()) moves_codes_ |= !q.constant;
 }
 
@@ -68,8 +68,11 @@ void Verifier::compare(const BoxedForward& reference, const std::vector<c10::IVa
   }
   expected_ = flatten_tensors(reference(copies), "the model's output");
   movement_.clear();
-  const bool judge_off = options_.optimization != Optimization::kAll;
-  if (judge_off || judge_codes_) unoptimized_run("optimisations off, " + label, judge_off);
+  float_bias_results_.clear();
+  // With quantisers the optimised run is judged by this one.
+  if (options_.optimization != Optimization::kAll || !file_.quantizers().empty()) {
+    unoptimized_run("optimisations off, " + label);
+  }
   if (options_.optimization != Optimization::kOff) optimized_run("optimisations on, " + label);
 }
 
@@ -120,6 +123,11 @@ std::vector<std::string> Verifier::exposed(bool all) const {
       add(*value);
     }
   }
+  if (!all) return values;
+  for (const RoundedBias& bias : file_.rounded_biases()) {
+    add(bias.codes);
+    add(bias.scale);
+  }
   return values;
 }
 
@@ -135,7 +143,7 @@ void Verifier::fail(const Findings& findings) {
   for (const std::string& failure : findings.failures) report_.failures.push_back(failure);
 }
 
-void Verifier::unoptimized_run(const std::string& run, bool judge_outputs) {
+void Verifier::unoptimized_run(const std::string& run) {
   Findings findings;
   NamedTensors named;
   if (judge_codes_) {
@@ -145,10 +153,19 @@ void Verifier::unoptimized_run(const std::string& run, bool judge_outputs) {
     for (size_t i = 0; i < fed_.size(); ++i) named.emplace(ort.input_names()[i], fed_[i]);
     code_types_.clear();
     for (const FileQuantizer& q : file_.quantizers()) compare_formula(q, named, run, findings);
+    for (const RoundedBias& bias : file_.rounded_biases()) {
+      const double distance = rounding_distance(bias, named);
+      if (distance > kHalfCode) {
+        findings.add(bias.value, run + ": bias '" + bias.value + "': a code is " +
+                                     number(distance) +
+                                     " steps from the float bias in the metadata, expected at "
+                                     "most 0.5");
+      }
+    }
   } else {
     named = run_named(plain_session(false), file_.outputs());
   }
-  if (judge_outputs) compare_with_torch(named, nullptr, run, findings);
+  compare_with_torch(named, nullptr, run, findings);
   fail(findings);
 }
 
@@ -169,9 +186,9 @@ void Verifier::compare_formula(const FileQuantizer& q, const NamedTensors& named
   }
 }
 
-/// The file's own outputs against the torch model's. `optimized`: outputs of the same run with the
-/// codes shown, each quantiser judged already; an output near those needs no more.
-void Verifier::compare_with_torch(const NamedTensors& named, const NamedTensors* optimized,
+/// The file's own outputs against the torch model's. `judged`: outputs of another run that has been
+/// judged already; an output near those needs no more.
+void Verifier::compare_with_torch(const NamedTensors& named, const NamedTensors* judged,
                                   const std::string& run, Findings& findings) {
   const std::vector<std::string>& names = file_.outputs();
   if (names.size() != expected_.size()) {
@@ -191,18 +208,18 @@ void Verifier::compare_with_torch(const NamedTensors& named, const NamedTensors*
       continue;
     }
     if (difference.max_relative <= options_.tolerance) continue;
-    if (moves_codes_ && within_movement(result)) {
+    std::optional<std::string> cause;
+    if (judged == nullptr) cause = float_biases(i, named);
+    if (!cause) cause = ties(result);
+    if (cause) {
       if (record_ && findings.failures.empty()) {  // else there is a better reason
         warn(run + ": output '" + name + "': relative difference " +
-             number(difference.max_relative) + ": " + cause_of_movement() + "; |a-b|/|a| is " +
-             number(result.rms_relative) + ", and " + number(movement_[name]) +
-             " where the quantisers' inputs move by " + number(kRoundingNoise) + " of their range" +
-             (file_.rounded_biases().empty() ? "" : " and those biases by half a code"));
+             number(difference.max_relative) + ": " + *cause);
       }
       continue;
     }
-    if (optimized != nullptr &&
-        within_movement(compare_outputs(name, run, to_tensor(optimized->at(name), name), ort))) {
+    if (judged != nullptr &&
+        within_movement(compare_outputs(name, run, to_tensor(judged->at(name), name), ort))) {
       continue;
     }
     findings.add(name, run + ": output '" + name + "': relative difference " +
@@ -211,11 +228,41 @@ void Verifier::compare_with_torch(const NamedTensors& named, const NamedTensors*
   }
 }
 
-std::string Verifier::cause_of_movement() const {
+/// The difference is what codes at rounding ties explain: the cause in words.
+std::optional<std::string> Verifier::ties(const OutputComparison& comparison) {
+  if (!moves_codes_ || !within_movement(comparison)) return {};
+  return "codes at rounding ties; |a-b|/|a| is " + number(comparison.rms_relative) + ", and " +
+         number(movement_[comparison.difference.output]) +
+         " where the quantisers' inputs move by " + number(kRoundingNoise) + " of their range";
+}
+
+/// With its int32 biases as the floats that they were (within half a code each: unoptimized_run
+/// looks) the file gives torch's output `i`: the cause in words. `named`: what it gives as it is.
+std::optional<std::string> Verifier::float_biases(size_t i, const NamedTensors& named) {
+  if (!judge_codes_ || file_.rounded_biases().empty()) return {};
+  if (float_bias_results_.empty()) {
+    const std::vector<std::string> values = exposed(false);
+    const OrtSession& floats =
+        session("float biases", false, [&] { return file_.with_float_biases(values); });
+    float_bias_results_ = run_named(floats, values);
+  }
+  const std::string& name = file_.outputs()[i];
+  const OutputComparison result =
+      compare_outputs(name, "", expected_[i], to_tensor(float_bias_results_.at(name), name));
+  if (!result.mismatch.empty()) return {};
+  const double relative = result.difference.max_relative;
+  if (!(relative <= options_.tolerance) && !ties(result)) return {};
+  CodeCount total;
+  for (const auto& [codes, type] : code_types_) {
+    const CodeCount count = compare_codes(float_bias_results_.at(codes), named.at(codes));
+    total.codes += count.codes;
+    total.differing += count.differing;
+  }
   const size_t biases = file_.rounded_biases().size();
-  if (biases == 0) return "codes at rounding ties";
-  return "codes at rounding ties, and " + std::to_string(biases) +
-         (biases == 1 ? " float bias that is" : " float biases that are") + " int32 in the file";
+  return std::to_string(biases) + (biases == 1 ? " float bias is" : " float biases are") +
+         " int32 in the file, which moves " + std::to_string(total.differing) + " of " +
+         std::to_string(total.codes) + " codes; with float biases the difference is " +
+         number(relative);
 }
 
 bool Verifier::within_movement(const OutputComparison& comparison) {
@@ -307,6 +354,9 @@ Verifier::Findings Verifier::judge_optimized(const std::string& run, const Confi
                   values);
     compare_local(optimized, run, findings);
     compare_with_torch(named, &optimized, run, findings);
+  } else if (!file_.quantizers().empty()) {
+    const NamedTensors plain = run_named(plain_session(false), file_.outputs());
+    compare_with_torch(named, &plain, run, findings);
   } else {
     compare_with_torch(named, nullptr, run, findings);
   }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,16 +42,17 @@ class Verifier {
   NamedTensors run_named(const OrtSession& session, const std::vector<std::string>& values) const;
   std::vector<std::string> exposed(bool all) const;
 
-  void unoptimized_run(const std::string& run, bool judge_outputs);
+  void unoptimized_run(const std::string& run);
   void optimized_run(const std::string& run);
   Findings judge_optimized(const std::string& run, const Config& config);
   NamedTensors local_results(const NamedTensors& optimized);
   void compare_formula(const FileQuantizer& q, const NamedTensors& named, const std::string& run,
                        Findings& findings);
   void compare_local(const NamedTensors& optimized, const std::string& run, Findings& findings);
-  void compare_with_torch(const NamedTensors& named, const NamedTensors* optimized,
+  void compare_with_torch(const NamedTensors& named, const NamedTensors* judged,
                           const std::string& run, Findings& findings);
-  std::string cause_of_movement() const;
+  std::optional<std::string> ties(const OutputComparison& comparison);
+  std::optional<std::string> float_biases(size_t output, const NamedTensors& named);
   bool within_movement(const OutputComparison& comparison);
   void measure_movement();
   void warn(const std::string& warning);
@@ -61,13 +63,14 @@ class Verifier {
   std::string library_;
   VerifyReport report_;
   bool judge_codes_ = false;  // the file has quantisers, and options ask for their codes
-  bool moves_codes_ = false;  // a quantiser's input is computed, or a bias rounded
+  bool moves_codes_ = false;  // a quantiser's input is computed
   bool record_ = true;        // rows of the report are written
   std::map<std::string, OrtSession> sessions_;
   // Of the set of inputs at hand:
   std::vector<at::Tensor> expected_;
   std::vector<TensorData> fed_;
   std::map<std::string, double> movement_;  // rms_relative of outputs, by name
+  NamedTensors float_bias_results_;
   std::unordered_map<std::string, DType>
       code_types_;  // of quantisers that are compared, weights excepted
 };

@@ -89,11 +89,18 @@ struct QCDQ_API VerifyReport {
   int64_t codes_differing() const;  // with optimisations off
 };
 
-/// Compares `reference` (the torch model) with the file on each set of inputs. Optimisations off:
-/// outputs within tolerance and 0 codes differ from qcdq's formula on the Q's own input. On: each
-/// layer's codes may differ by one step from what that layer gives without optimisations on the
-/// same input codes; a difference that vanishes with session.x64quantprecision=1 is this CPU's
-/// u8 x s8 saturation: a warning (a failure if strict).
+/// Compares `reference` (the torch model) with the file on each set of inputs.
+///
+/// Optimisations off: 0 codes differ from qcdq's formula on the Q's own input, each bias that
+/// export made int32 is within half a code of the float that it was, and outputs are within
+/// tolerance. An output beyond it is a warning, not a failure, where its cause is shown: the file
+/// with the float biases in place of the int32 ones is within tolerance, or moving the quantisers'
+/// inputs by a rounding error moves the output as far.
+///
+/// On: each layer's codes may differ by one step from what that layer gives without optimisations
+/// on the same input codes; a difference that vanishes with session.x64quantprecision=1 is this
+/// CPU's u8 x s8 saturation: a warning (a failure if strict). A file with quantisers is run without
+/// optimisations too, whatever `optimization` says.
 QCDQ_API VerifyReport verify_onnx(const BoxedForward& reference,
                                   const std::vector<std::vector<c10::IValue>>& inputs,
                                   const std::string& path, const VerifyOptions& options = {});

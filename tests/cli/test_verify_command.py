@@ -61,12 +61,17 @@ def test_runs_and_seed(qcdq, models, exported):
     )["outputs"]
 
 
-@pytest.mark.parametrize("optimization, runs", [("off", 1), ("all", 1), ("both", 2)])
+@pytest.mark.parametrize("optimization, runs", [("off", ["off"]), ("all", ["on"]),
+                                                ("both", ["off", "on"])])  # fmt: skip
 def test_optimization(qcdq, models, exported, optimization, runs):
-    arguments = ["--optimization", optimization, "--json"]
-    result = qcdq("verify", models["quantised"], exported["quantised"], *arguments)
-    assert result.returncode == 0, result
-    assert len(json.loads(result.stdout)["outputs"]) == runs
+    for name in ("embedding", "quantised"):
+        arguments = ["--optimization", optimization, "--json"]
+        result = qcdq("verify", models[name], exported[name], *arguments)
+        assert result.returncode == 0, result
+        if name == "quantised" and optimization == "all":  # judged by the run without
+            runs = ["off", "on"]
+        listed = {o["run"].split(",")[0] for o in json.loads(result.stdout)["outputs"]}
+        assert listed == {f"optimisations {run}" for run in runs}
 
 
 def test_integer_inputs(qcdq, models, exported):

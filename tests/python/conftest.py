@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import models
+import zoo
 
 torch.set_num_threads(2)
 
@@ -71,6 +72,30 @@ def run_ort(path, *inputs, **keywords):
 def relative_difference(expected, actual):
     """max|a - b| / max|a|"""
     return ((expected - actual).abs().max() / expected.abs().max().clamp(min=1e-30)).item()
+
+
+def assert_like_eager(path, model, inputs, tolerance=1e-4):
+    """ORT's outputs for the .onnx file are the eager model's, in number, shapes and dtypes too."""
+    copies = [value.clone() for value in inputs]  # a model may write to its input
+    with torch.no_grad():
+        expected = zoo.tensors(model(*inputs))
+    actual = run_ort(path, *copies)
+    assert [tuple(y.shape) for y in actual] == [tuple(y.shape) for y in expected]
+    for one, other in zip(expected, actual, strict=True):
+        assert one.dtype == other.dtype
+        if one.is_floating_point():
+            assert relative_difference(one, other) < tolerance
+        else:
+            assert torch.equal(one, other)
+
+
+def input_options(folder, names, values):
+    """--input options for the program: each value as a .npy file of that name in `folder`."""
+    options = []
+    for name, value in zip(names, values, strict=True):
+        numpy.save(folder / f"{name}.npy", value.numpy())
+        options += ["--input", f"{name}={folder / name}.npy"]
+    return options
 
 
 def count_ops(path):

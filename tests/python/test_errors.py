@@ -200,3 +200,29 @@ def test_full_disk_keeps_the_old_file(qcdq, model_file, small_disk):
 def test_read_only_folder(refused, linear, small_disk):
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     refused(1, linear, *SPEC, folder=small_disk, words=["Read-only file system"])
+
+
+class Strided(nn.Module):
+    def forward(self, x):
+        return x.t().as_strided((8, 2), (2, 1)) + 1
+
+
+class StridedCopy(nn.Module):
+    """The identity if the copy kept the strides of x."""
+
+    def forward(self, x):
+        copy = torch.ops.aten._to_copy(x.t(), memory_format=torch.contiguous_format)
+        return copy.as_strided((8, 2), (1, 8)) + 1
+
+
+@pytest.mark.parametrize("model, form", [(Strided, "pt"), (Strided, "pt2"), (StridedCopy, "pt2")])
+def test_strides_that_move_elements(refused, tmp_path, model, form):
+    path = tmp_path / f"strided.{form}"
+    x = torch.randn(2, 8)
+    if form == "pt2":
+        torch.export.save(torch.export.export(model(), (x,)), str(path))
+    else:
+        torch.jit.trace(model(), x).save(str(path))
+    strides = "[2, 1]" if model is Strided else "[1, 8]"
+    refused(1, path, *(SPEC if form == "pt" else ()),
+            words=["aten::as_strided", f"'stride' = {strides} with size [8, 2] and storage_offset"])  # fmt: skip

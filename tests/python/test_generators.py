@@ -3,14 +3,13 @@
 # (ORT) on inputs that the exporter has not seen. test_zoo.py has the scripted forms.
 import json
 
-import numpy
 import pytest
 import torch
 from torch.export import export
 
 import models
 import zoo
-from conftest import relative_difference, run_ort
+from conftest import assert_like_eager, input_options
 
 TOLERANCE = 1e-4
 FAST = list(zoo.SMALL)
@@ -20,10 +19,7 @@ FORMS = {
     "core": lambda program: program.run_decompositions(),
 }
 # (network, form): why it is refused for now. Strict: an entry that works again fails here.
-STRIDES = "torch decomposes pooling of channels-last tensors into as_strided, which has no symbolic function"
 EXPECTED_FAILURES = {
-    ("swin_t", "core"): STRIDES,
-    ("convnext_tiny", "core"): STRIDES,
     ("detection", "core"): "squeeze.dims of nonzero's result, of which the record has no sizes",
 }
 
@@ -45,20 +41,6 @@ def verified(qcdq, source, output, *options):
     assert made.returncode == 0, made.stderr
     report = json.loads(made.stdout)["verify"]
     assert report["ok"] and report["max_relative"] < TOLERANCE
-
-
-def assert_like_eager(path, model, inputs):
-    copies = [value.clone() for value in inputs]  # a model may write to its input
-    with torch.no_grad():
-        expected = zoo.tensors(model(*inputs))
-    actual = run_ort(path, *copies)
-    assert [tuple(y.shape) for y in actual] == [tuple(y.shape) for y in expected]
-    for one, other in zip(expected, actual, strict=True):
-        assert one.dtype == other.dtype
-        if one.is_floating_point():
-            assert relative_difference(one, other) < TOLERANCE
-        else:
-            assert torch.equal(one, other)
 
 
 def cases():
@@ -86,10 +68,6 @@ def test_verifies(qcdq, tmp_path, name, form):
         program = FORMS[form](export(model, given))
         torch.export.save(program, str(source))
         names = program.graph_signature.user_inputs
-    options = []
-    for argument, value in zip(names, inputs, strict=True):
-        numpy.save(tmp_path / f"{argument}.npy", value.numpy())
-        options += ["--input", f"{argument}={tmp_path / argument}.npy"]
-    verified(qcdq, source, output, *options)
+    verified(qcdq, source, output, *input_options(tmp_path, names, inputs))
     assert_like_eager(output, model, others)
     output.unlink()  # 500 MB for vgg11

@@ -2,8 +2,10 @@
 # (quantized_decomposed), through `qcdq export --verify` as .pt and as .pt2 files. test_torch_ao.py has
 # torch.ao's eager and FX flows.
 import json
+import re
 import warnings
 
+import numpy
 import onnx
 import pytest
 import torch
@@ -12,7 +14,7 @@ from onnx import numpy_helper
 from torch import nn
 from torch.export import export
 
-from conftest import count_ops, relative_difference, run_ort
+from conftest import count_ops, run_ort
 
 warnings.filterwarnings("ignore", message=".*torch.ao.*|.*register_constant.*|.*deprecated.*")
 pt2e = pytest.importorskip("torchao.quantization.pt2e.quantize_pt2e")
@@ -104,27 +106,63 @@ def test_quantised_by_pt2e(qcdq, tmp_path, name, form):
     assert "BatchNormalization" not in count_ops(output)
 
 
-def test_int32_biases_explain_every_difference(qcdq, tmp_path):
-    """torchao's model with the file's biases in place of its own gives what the file gives. With
-    its own a code moves now and then, here by more than `qcdq verify` finds likely."""
-    model = quantised(x86_quantizer(), seed=4)
-    path = save(model, tmp_path, "pt2")
-    output = tmp_path / "model.onnx"
+@pytest.fixture(scope="module")
+def moved(qcdq, tmp_path_factory):
+    """A model of few codes, one of which moves as its biases become int32; and its .onnx file."""
+    path = save(quantised(x86_quantizer(), seed=4), tmp_path_factory.mktemp("moved"), "pt2")
+    output = path.with_suffix(".onnx")
     assert qcdq("export", path, "-o", output).returncode == 0
-    graph = onnx.load(str(output)).graph
-    tensors = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
-    made_by = {n.output[0]: n for n in graph.node}
-    for node in graph.node:
-        if node.op_type in ("Conv", "Gemm"):
-            codes, scale, *_ = (tensors[name] for name in made_by[node.input[2]].input)
-            bias = model.get_parameter(f"{node.name.split('/')[0]}.bias")
-            bias.data.copy_(torch.from_numpy(codes * scale))
-    for seed in range(8):
-        x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
-        with torch.no_grad():
-            expected = model(x)
-        (actual,) = run_ort(output, x, optimize=False)
-        assert relative_difference(expected, actual) < 1e-5
+    return path, output
+
+
+def test_int32_biases_explain_every_difference(qcdq, moved):
+    result = qcdq("verify", *moved, "--random", 8, "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["codes_differing"] == 0 and report["max_relative"] > 1e-4
+    notes = [w for w in report["warnings"] if "optimisations off" in w]
+    words = r"3 float biases are int32 in the file, which moves [1-9]\d* of \d+ codes; with float biases"
+    assert notes and all(re.search(words + r" the difference is .*e-0[5-9]$", n) for n in notes), notes
+
+
+def wrong_scale(graph, tensors):
+    """The first activation's, by one part in fifty."""
+    quantise = next(n for n in graph.node if n.op_type == "QuantizeLinear")
+    for name in {n.input[1] for n in graph.node if n.input[:1] == quantise.output[:1]} | {
+        quantise.input[1]
+    }:
+        tensors[name] = tensors[name] * numpy.float32(1.02)
+
+
+def bias_off_by_two_codes(graph, tensors):
+    bias = next(n for n in graph.node if "bias" in n.output[0])
+    tensors[bias.input[0]] = tensors[bias.input[0]] + 2
+
+
+def missing_bias(graph, tensors):
+    """Of all layers, in the codes as in the metadata."""
+    for bias in [n for n in graph.node if "bias" in n.output[0]]:
+        tensors[bias.input[0]] = tensors[bias.input[0]] * 0
+
+
+@pytest.mark.parametrize("change, words", [
+    (wrong_scale, "relative difference"),
+    (bias_off_by_two_codes, "steps from the float bias in the metadata, expected at most 0.5"),
+    (missing_bias, "output"),
+])  # fmt: skip
+def test_what_int32_biases_do_not_explain_is_found(qcdq, moved, tmp_path, change, words):
+    model = onnx.load(str(moved[1]))
+    tensors = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    change(model.graph, tensors)
+    for i in model.graph.initializer:
+        i.CopyFrom(numpy_helper.from_array(tensors[i.name].astype(numpy_helper.to_array(i).dtype), i.name))
+    if change is missing_bias:
+        entry = next(e for e in model.metadata_props if e.key == "qcdq.rounded_biases")
+        entry.value = re.sub(r"(?<=[\t ])\S+", "0", entry.value)
+    onnx.save(model, str(tmp_path / "changed.onnx"))
+    result = qcdq("verify", moved[0], tmp_path / "changed.onnx", "--random", 4)
+    assert result.returncode == 3, result.stdout
+    assert words in result.stderr
 
 
 def test_both_forms_are_the_same_file_but_for_names(qcdq, tmp_path):

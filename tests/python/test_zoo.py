@@ -1,15 +1,15 @@
 # One model per op family, scripted and traced: exported by the program, run in ONNX Runtime (ORT) on
 # other inputs than the exporter saw, and compared with eager torch.
-import numpy
 import onnx
 import pytest
 import torch
 
 import zoo
-from conftest import relative_difference, run_ort
+from conftest import assert_like_eager, input_options
 
-TOLERANCE = 1e-4
 FORMS = ("script", "trace")
+
+
 def argument_names(module):
     return [argument.name.split(".")[0] for argument in module.forward.schema.arguments[1:]]
 
@@ -26,11 +26,7 @@ def save(name, form, folder):
         with torch.no_grad():
             module = torch.jit.trace(model, inputs, check_trace=False)
     module.save(str(folder / "model.pt"))
-    options = []
-    for argument, value in zip(argument_names(module), inputs, strict=True):
-        path = folder / f"{argument}.npy"
-        numpy.save(path, value.numpy())
-        options += ["--input", f"{argument}={path}"]
+    options = input_options(folder, argument_names(module), inputs)
     return model if form == "trace" else eager, options
 
 
@@ -38,18 +34,7 @@ def check(qcdq, name, form, folder, *more):
     model, options = save(name, form, folder)
     made = qcdq("export", folder / "model.pt", "-o", folder / "m.onnx", *options, *more)
     assert made.returncode == 0, made.stderr
-    inputs = zoo.other_inputs(name)
-    copies = [value.clone() for value in inputs]  # a model may write to its input
-    with torch.no_grad():
-        expected = zoo.tensors(model(*inputs))
-    actual = run_ort(folder / "m.onnx", *copies)
-    assert [tuple(y.shape) for y in actual] == [tuple(y.shape) for y in expected]
-    for one, other in zip(expected, actual, strict=True):
-        assert one.dtype == other.dtype
-        if one.is_floating_point():
-            assert relative_difference(one, other) < TOLERANCE
-        else:
-            assert torch.equal(one, other)
+    assert_like_eager(folder / "m.onnx", model, zoo.other_inputs(name))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -2,6 +2,8 @@
 // weights.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tests/symbolic/qdq_net.h"
 
 namespace qcdq::testing {
@@ -36,6 +38,19 @@ TEST(BatchNorm, FoldsIntoTheScaleAndTheBias) {
   // beta - mean * f + b * f
   EXPECT_EQ(net.values(conv.inputs[2]), (Numbers{10 - 1.5 + 0.5, 20 + 2 - 1}));
   EXPECT_TRUE(net.notes.empty());
+}
+
+TEST(BatchNorm, AddsItsEpsilonToTheVariance) {
+  for (const bool given : {true, false}) {
+    Net net = conv_bn({1.0f, 1.0f});
+    OnnxNode& bn = net.producer("y");
+    bn.attributes.clear();
+    if (given) bn.set("epsilon", 12.0f);
+    QdqState state{net.graph, net.options, net.notes, {}};
+    fold_batchnorm(state);
+    const Numbers scale = net.values(net.producer(net.only("Conv").inputs[1]).inputs[1]);
+    EXPECT_EQ(scale[0], static_cast<float>(0.5 / std::sqrt(4 + (given ? 12 : 1e-5)))) << given;
+  }
 }
 
 TEST(BatchNorm, ZeroGammaLeavesTheBias) {
@@ -129,6 +144,9 @@ TEST(Bias, BecomesInt32AtInputTimesWeightScale) {
   ASSERT_EQ(net.notes.size(), 1u);
   EXPECT_NE(net.notes[0].find("1 float bias became int32"), std::string::npos);
   EXPECT_NE(net.notes[0].find("output steps, at c/Conv"), std::string::npos);
+  const std::vector<std::pair<std::string, std::string>> floats_for_verify = {
+      {kRoundedBiases, dq.outputs[0] + "\t1 2\n"}};
+  EXPECT_EQ(net.graph.metadata, floats_for_verify);
 }
 
 TEST(Bias, OfFloatInputStaysFloat) {
@@ -172,17 +190,48 @@ TEST(Bias, OfAFloatLayerBetweenQuantisersIsNotedAtOpset10) {
 }
 
 TEST(Bias, OfTheSourceStaysExactAtItsOwnScaleAndIsRequantisedAtAnother) {
-  for (const bool same : {true, false}) {
+  struct Row {
+    float scale;
+    Numbers codes;
+  };
+  const float own = 0.1f * 0.5f;
+  const Row rows[] = {{own, {700, -900}},
+                      {own * (1 + 1e-7f), {700, -900}},  // the source's way to multiply
+                      {own * 1.01f, {707, -909}},
+                      {0.2f, {2800, -3600}}};
+  for (const Row& row : rows) {
     Net net({1, 2});
     net.quantizer("x", "xq", 0.1f, 0);
     net.weight("w", {2, 2}, {1, 2, 3, 4}, {0.5f}, 0);
-    net.weight("b", {2}, {7, -9}, {same ? 0.1f * 0.5f : 0.2f}, 0, DType::kInt32);
+    net.weight("b", {2}, {700, -900}, {row.scale}, 0, DType::kInt32);
     net.node("Gemm", {"xq", "w", "b"}, "y");
     net.run({"y"});
     const OnnxNode& dq = net.producer(net.only("Gemm").inputs[2]);
-    EXPECT_EQ(net.values(dq.inputs[0]), same ? (Numbers{7, -9}) : (Numbers{28, -36}));
-    EXPECT_EQ(net.values(dq.inputs[1]), (Numbers{0.1f * 0.5f}));
-    EXPECT_EQ(net.notes.empty(), same);
+    EXPECT_EQ(net.values(dq.inputs[0]), row.codes);
+    EXPECT_EQ(net.values(dq.inputs[1]), (Numbers{own}));
+    EXPECT_EQ(net.notes.empty(), row.scale < own * 1.001f);
+  }
+}
+
+TEST(Bias, FollowsAWeightAxisCountedFromTheEnd) {
+  Net net({1, 2});
+  net.quantizer("x", "xq", 0.1f, 0);
+  net.weight("w", {2, 2}, {1, 2, 3, 4}, {0.5f, 0.25f}, -1);
+  net.constant("b", floats({2}, {1.0f, 2.0f}));
+  net.node("Gemm", {"xq", "w", "b"}, "y");
+  net.run({"y"});
+  EXPECT_EQ(net.values(net.producer(net.only("Gemm").inputs[2]).inputs[0]), (Numbers{20, 80}));
+}
+
+TEST(Bias, StaysFloatInAGemmThatScales) {
+  for (const char* name : {"alpha", "beta"}) {
+    Net net({1, 2});
+    net.quantizer("x", "xq", 0.1f, 0);
+    net.weight("w", {2, 2}, {1, 2, 3, 4}, {0.5f}, 0);
+    net.constant("b", floats({2}, {1.0f, 2.0f}));
+    net.node("Gemm", {"xq", "w", "b"}, "y", {{name, 2.0f}});
+    net.run({"y"});
+    EXPECT_EQ(net.only("Gemm").inputs[2], "b") << name;
   }
 }
 

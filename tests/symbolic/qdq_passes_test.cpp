@@ -153,6 +153,16 @@ TEST(Relu, StaysWithSignedStorage) {
   EXPECT_EQ(net.ops(), (Ops{"Relu", "QuantizeLinear", "DequantizeLinear"}));
 }
 
+TEST(Relu, StaysWhereItsCodesDifferByChannel) {
+  Net net({1, 2});
+  net.node("Relu", {"x"}, "r");
+  net.quantizer("r", "y", 0.5f, 0);
+  net.constant("y_s", floats({2}, {0.5f, 0.5f}));
+  net.constant("y_z", integers(DType::kUInt8, {2}, {0, 3}));
+  net.run({"y"});
+  EXPECT_EQ(net.ops(), (Ops{"Relu", "QuantizeLinear", "DequantizeLinear"}));
+}
+
 TEST(Relu, WithAnotherUserStays) {
   Net net({4});
   net.node("Relu", {"x"}, "r");
@@ -271,6 +281,16 @@ TEST(Parameters, EveryPairOwnsItsOwn) {
   EXPECT_NE(net.producer("q1").inputs[2], net.producer("q2").inputs[2]);
   EXPECT_NE(net.producer("q1").inputs[1], net.producer("y3").inputs[1]);
   EXPECT_NE(net.producer("q2").inputs[1], net.producer("y3").inputs[1]);
+}
+
+TEST(Codes, StaySignedWhereTheirZeroPointFitsNoUInt8) {
+  for (const int64_t zero_point : {-100, -128}) {  // the codes move up by 100
+    Net net({4});
+    net.quantizer("x", "y", 0.5f, zero_point, DType::kInt8, {-100, 100});
+    net.run({"y"});
+    const TensorData& stored = *net.graph.initializer(net.only("QuantizeLinear").inputs[2]);
+    EXPECT_EQ(stored.dtype, zero_point == -100 ? DType::kUInt8 : DType::kInt8);
+  }
 }
 
 TEST(Codes, SignedOnesBeforeMaxPoolAreStoredUnsignedFromOpset21) {
