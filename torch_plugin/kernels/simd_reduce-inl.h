@@ -114,29 +114,32 @@ HWY_INLINE LearnedTerms sum_in_pairs(const LearnedRange& range, const X* grad, c
 HWY_INLINE VS64 low_f64(VS32 v) { return hn::PromoteTo(S64(), hn::LowerHalf(Half32(), v)); }
 HWY_INLINE VS64 high_f64(VS32 v) { return hn::PromoteTo(S64(), hn::UpperHalf(Half32(), v)); }
 
+// Adds f32 lanes to sums in f64.
+HWY_INLINE void add_terms(const LearnedTerms& t, double* scale, double* outside) {
+  const S64 d;
+  constexpr size_t kHalf = hn::MaxLanes(S64());
+  hn::StoreU(hn::Add(hn::LoadU(d, scale), low_f64(t.scale)), d, scale);
+  hn::StoreU(hn::Add(hn::LoadU(d, scale + kHalf), high_f64(t.scale)), d, scale + kHalf);
+  hn::StoreU(hn::Add(hn::LoadU(d, outside), low_f64(t.outside)), d, outside);
+  hn::StoreU(hn::Add(hn::LoadU(d, outside + kHalf), high_f64(t.outside)), d, outside + kHalf);
+}
+
 // Out of line: rare in long runs, and sixteen conditions would crowd the loop over whole groups.
 template <typename X>
-HWY_NOINLINE void sum_some(const LearnedRange& range, const X* grad, const X* x, X* grad_x,
-                           int64_t stride, int64_t rows, LearnedTerms* sum) {
-  *sum = sum_in_pairs<Rows::kSome>(range, grad, x, grad_x, stride, rows);
+HWY_NOINLINE void add_some_rows(const LearnedRange& range, const X* grad, const X* x, X* grad_x,
+                                int64_t stride, int64_t rows, double* scale, double* outside) {
+  add_terms(sum_in_pairs<Rows::kSome>(range, grad, x, grad_x, stride, rows), scale, outside);
 }
 
 // Adds at most kSumRows rows of one vector, `stride` elements apart, to the sums of its lanes.
 template <typename X>
 HWY_INLINE void add_rows(const LearnedRange& range, const X* grad, const X* x, X* grad_x,
                          int64_t stride, int64_t rows, double* scale, double* outside) {
-  const S64 d;
-  constexpr size_t kHalf = hn::MaxLanes(S64());
-  LearnedTerms t{hn::Zero(S32()), hn::Zero(S32())};  // no default one: see Group()
   if (HWY_LIKELY(rows == kSumRows)) {
-    t = sum_in_pairs<Rows::kAll>(range, grad, x, grad_x, stride, rows);
+    add_terms(sum_in_pairs<Rows::kAll>(range, grad, x, grad_x, stride, rows), scale, outside);
   } else {
-    sum_some(range, grad, x, grad_x, stride, rows, &t);
+    add_some_rows(range, grad, x, grad_x, stride, rows, scale, outside);
   }
-  hn::StoreU(hn::Add(hn::LoadU(d, scale), low_f64(t.scale)), d, scale);
-  hn::StoreU(hn::Add(hn::LoadU(d, scale + kHalf), high_f64(t.scale)), d, scale + kHalf);
-  hn::StoreU(hn::Add(hn::LoadU(d, outside), low_f64(t.outside)), d, outside);
-  hn::StoreU(hn::Add(hn::LoadU(d, outside + kHalf), high_f64(t.outside)), d, outside + kHalf);
 }
 
 // The sums of the lanes of a run's block.
