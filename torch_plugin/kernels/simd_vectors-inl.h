@@ -104,7 +104,7 @@ HWY_INLINE Bits16<D> bits_of(D d, hn::Vec<D> v, BF16) {
 }
 
 template <class D>
-HWY_INLINE Bits16<D> bits_of(D d, hn::Vec<D> v, F16) {
+HWY_INLINE Bits16<D> bits_of([[maybe_unused]] D d, hn::Vec<D> v, F16) {
 #if QCDQ_F16_IN_HARDWARE
   const hn::Rebind<hwy::float16_t, D> half;
   return hn::BitCast(hn::Rebind<uint16_t, D>(), hn::DemoteTo(half, v));
