@@ -163,8 +163,8 @@ TYPED_TEST(IsaTest, EveryLayoutTakesItsParameters) {
   }
 }
 
-// Forward and backward of long runs, where kernels multiply instead of dividing and compare x with
-// an interval (kernels/exact_rounding.h); all parameters of the layout are those of `s`.
+// Forward, backward and codes of long runs, where kernels multiply instead of dividing and compare
+// x with an interval (kernels/exact_rounding.h); all parameters of the layout are those of `s`.
 template <typename X>
 void check_long_runs(const KernelTable& table, const std::vector<X>& x, const Setting& s,
                      const ParamLayout& layout) {
@@ -174,9 +174,14 @@ void check_long_runs(const KernelTable& table, const std::vector<X>& x, const Se
   const std::vector<X> grad(n, from_compute<X>(1.5f));
   std::vector<X> y(n);
   std::vector<X> grad_x(n);
+  std::vector<int32_t> codes(n);
   table.fake_quantize[kFloatIndex<X>](x.data(), y.data(), call.runs());
   table.fake_quantize_backward[kFloatIndex<X>](grad.data(), x.data(), grad_x.data(), call.runs());
+  table.quantize[kFloatIndex<X>][kCodeIndex<int32_t>](x.data(), codes.data(), call.runs());
   for (int64_t i = 0; i < n; ++i) {
+    ASSERT_EQ(codes[i],
+              quantize_one(to_compute(x[i]), s.scale, s.zero_point, s.quant_min, s.quant_max))
+        << table.isa << " x=" << to_compute(x[i]) << " scale=" << s.scale;
     ASSERT_TRUE(same_bits(y[i], expected_fake_quantize(x[i], s)))
         << table.isa << " x=" << to_compute(x[i]) << " scale=" << s.scale;
     ASSERT_TRUE(same_bits(grad_x[i], expected_inside(x[i], s) ? grad[i] : X{}))
