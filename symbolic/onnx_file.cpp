@@ -134,6 +134,15 @@ std::vector<RoundedBias> read_rounded_biases(const onnx::GraphProto& graph,
   return found;
 }
 
+/// Adds those of `values` that are not among its `outputs` already; ORT infers their types.
+void add_outputs(onnx::GraphProto& graph, const std::vector<std::string>& outputs,
+                 const std::vector<std::string>& values) {
+  std::unordered_set<std::string> present(outputs.begin(), outputs.end());
+  for (const std::string& value : values) {
+    if (present.insert(value).second) graph.add_output()->set_name(value);
+  }
+}
+
 }  // namespace
 
 OnnxFile::OnnxFile(const std::string& path) : path_(path), model_(std::make_unique<Model>()) {
@@ -164,10 +173,7 @@ bool OnnxFile::is_graph_input(const std::string& value) const {
 std::string OnnxFile::with_outputs(const std::vector<std::string>& values) const {
   onnx::GraphProto& graph = *model_->proto.mutable_graph();
   const int own = graph.output_size();
-  std::unordered_set<std::string> present(outputs_.begin(), outputs_.end());
-  for (const std::string& value : values) {
-    if (present.insert(value).second) graph.add_output()->set_name(value);  // ORT infers its type
-  }
+  add_outputs(graph, outputs_, values);
   std::string bytes = serialize(model_->proto);
   while (graph.output_size() > own) graph.mutable_output()->RemoveLast();
   return bytes;
@@ -248,10 +254,7 @@ std::string OnnxFile::with_float_biases(const std::vector<std::string>& values) 
     if (node.output_size() != 1 || replaced.count(node.output(0)) == 0) *nodes.Add() = node;
   }
   graph.mutable_node()->Swap(&nodes);
-  std::unordered_set<std::string> present(outputs_.begin(), outputs_.end());
-  for (const std::string& value : values) {
-    if (present.insert(value).second) graph.add_output()->set_name(value);
-  }
+  add_outputs(graph, outputs_, values);
   return serialize(model);
 }
 

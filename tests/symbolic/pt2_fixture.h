@@ -44,7 +44,7 @@ inline json node(const std::string& target, const std::vector<json>& inputs,
           {"inputs", inputs},
           {"outputs", outputs},
           {"metadata",
-           {{"stack_trace", "File \"/home/me/net.py\", line 12, in forward\n    return y\n"},
+           {{"stack_trace", "File \"/models/me/net.py\", line 12, in forward\n    return y\n"},
             {"nn_module_stack", "L__self__,,Net;L__self___fc,fc,torch.nn.Linear"}}}};
 }
 

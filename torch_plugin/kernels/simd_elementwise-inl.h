@@ -33,8 +33,8 @@ HWY_INLINE hn::Vec<D> shifted_code(D d, hn::Vec<D> x, hn::Vec<D> inverse) {
 
 // Whether shifted_code gives the codes of x / scale for every x of a 16-bit type whose code is at
 // most `furthest` from the zero point. Both rise with x, so they can only differ next to a tie, a
-// half integer times the scale; and both are off by 2^-22 at most, less than the distance between
-// two x. So the x next to each tie are tried: the nearest one and its neighbours. Signs don't
+// half integer times the scale; and both are off by a relative 2^-22 at most, less than two x are
+// apart. So the x next to each tie are tried: the nearest one and its neighbours. Signs don't
 // matter to rounding.
 template <typename X>
 bool multiplication_suffices(float scale, float furthest) {
