@@ -52,11 +52,24 @@ uint16_t truncated_bits(float value, int type) {
                                ((bits >> 13) & 0x3ffu));
 }
 
+// Starts at a multiple of 64, as torch's tensors do.
+class Bytes {
+ public:
+  explicit Bytes(int64_t count) : lines_(count / 64 + 1) {}
+  char* data() { return lines_.front().bytes; }
+
+ private:
+  struct alignas(64) Line {
+    char bytes[64] = {};
+  };
+  std::vector<Line> lines_;
+};
+
 // The buffers of one group; every page written, so that no row pays for a page fault.
 struct Buffers {
   int64_t elements;
   int64_t bytes;
-  std::vector<char> x, grad, y, codes;
+  Bytes x, grad, y, codes;
   std::vector<qcdq::LearnedSums> sums;
   qcdq::ParamLayout layout;
   std::vector<float> scale, zero_point;
@@ -66,8 +79,8 @@ struct Buffers {
         bytes(x_bytes),
         x(x_bytes),
         grad(x_bytes),
-        y(x_bytes, 1),
-        codes(elements, 1),
+        y(x_bytes),
+        codes(elements),
         sums(elements / kBlock + 1) {
     std::mt19937 random(0);
     std::normal_distribution<float> normal(0.0f, 0.8f);
@@ -101,7 +114,8 @@ struct Buffers {
     }
   }
   qcdq::SimdRuns runs() const {
-    return {&layout, 0, layout.runs(), scale.data(), zero_point.data(), -128.0f, 127.0f};
+    const bool streamed = bytes >= qcdq::kLeastStreamedBytes;
+    return {&layout, 0, layout.runs(), scale.data(), zero_point.data(), -128.0f, 127.0f, streamed};
   }
 };
 

@@ -331,7 +331,7 @@ void parallel_runs(const ParamLayout& layout, const Q& q, Body&& body) {
       Q moved = q;
       moved.scale += begin * step;
       moved.zero_point += begin * step;
-      body(begin, RunRange{part, 0, 1}, moved);
+      body(begin, RunRange{part, 0, 1, layout.numel()}, moved);
     });
     return;
   }

@@ -145,7 +145,7 @@ struct Call {
         highest(static_cast<float>(s.quant_max)) {}
   SimdRuns runs() const { return runs(0, layout.runs()); }
   SimdRuns runs(int64_t begin, int64_t end) const {
-    return {&layout, begin, end, scale.data(), zero_point.data(), lowest, highest};
+    return {&layout, begin, end, scale.data(), zero_point.data(), lowest, highest, streamed};
   }
   SimdParams params() const { return {scale.data(), zero_point.data(), lowest, highest}; }
   ParamLayout layout;
@@ -153,6 +153,7 @@ struct Call {
   std::vector<float> zero_point;
   float lowest;
   float highest;
+  bool streamed = false;
 };
 
 }  // namespace qcdq

@@ -3,6 +3,7 @@
 // page, every layout, and random floats; all 2^32 of them in the test named Slow, which
 // `./dev test --all` runs. The kernels that reduce are in isa_reduce_test.cpp.
 #include <gtest/gtest.h>
+#include <hwy/aligned_allocator.h>
 
 #include <bit>
 #include <cstdio>
@@ -146,9 +147,10 @@ TYPED_TEST(IsaTest, EveryLayoutTakesItsParameters) {
       for (int64_t i = 0; i < n; ++i) x[i] = from_compute<X>(normal(random));
       GuardedArray<X> y(n);
       std::memset(static_cast<void*>(y.data()), 0xEE, n * sizeof(X));
-      // In two calls, split where a thread could be.
+      // In two calls, split where a thread could be; one with stores past the caches.
       const int64_t middle = layout.runs() / 2;
       table->fake_quantize[kFloatIndex<X>](x.data(), y.data(), call.runs(0, middle));
+      call.streamed = true;
       table->fake_quantize[kFloatIndex<X>](x.data(), y.data(), call.runs(middle, layout.runs()));
       for (int64_t r = 0; r < layout.runs(); ++r) {
         const ParamLayout::Run run = layout.run(r);
@@ -167,16 +169,18 @@ TYPED_TEST(IsaTest, EveryLayoutTakesItsParameters) {
 // x with an interval (kernels/exact_rounding.h); all parameters of the layout are those of `s`.
 template <typename X>
 void check_long_runs(const KernelTable& table, const std::vector<X>& x, const Setting& s,
-                     const ParamLayout& layout) {
+                     const ParamLayout& layout, bool streamed) {
   const int64_t n = static_cast<int64_t>(x.size());
   ASSERT_EQ(layout.numel(), n);
-  const Call call(layout, s);
+  Call call(layout, s);
+  call.streamed = streamed;
   const std::vector<X> grad(n, from_compute<X>(1.5f));
-  std::vector<X> y(n);
-  std::vector<X> grad_x(n);
+  // Aligned, or nothing would be streamed.
+  const auto y = hwy::AllocateAligned<X>(n);
+  const auto grad_x = hwy::AllocateAligned<X>(n);
   std::vector<int32_t> codes(n);
-  table.fake_quantize[kFloatIndex<X>](x.data(), y.data(), call.runs());
-  table.fake_quantize_backward[kFloatIndex<X>](grad.data(), x.data(), grad_x.data(), call.runs());
+  table.fake_quantize[kFloatIndex<X>](x.data(), y.get(), call.runs());
+  table.fake_quantize_backward[kFloatIndex<X>](grad.data(), x.data(), grad_x.get(), call.runs());
   table.quantize[kFloatIndex<X>][kCodeIndex<int32_t>](x.data(), codes.data(), call.runs());
   for (int64_t i = 0; i < n; ++i) {
     ASSERT_EQ(codes[i],
@@ -198,9 +202,10 @@ void check_every_value(const std::vector<Setting>& settings) {
   for (size_t i = 0; i < x.size(); ++i) x[i].bits = static_cast<uint16_t>(i);
   for (const KernelTable* table : supported_kernel_tables()) {
     for (const Setting& s : settings) {
-      check_long_runs(*table, x, s, ParamLayout::per_tensor(x.size()));
-      check_long_runs(*table, x, s, ParamLayout::per_channel(1, 16, x.size() / 16));
-      check_long_runs(*table, x, s, ParamLayout::cyclic(x.size(), 200));
+      check_long_runs(*table, x, s, ParamLayout::per_tensor(x.size()), false);
+      check_long_runs(*table, x, s, ParamLayout::per_channel(1, 4, x.size() / 4), true);
+      check_long_runs(*table, x, s, ParamLayout::per_channel(1, 16, x.size() / 16), true);
+      check_long_runs(*table, x, s, ParamLayout::cyclic(x.size(), 200), false);
     }
   }
 }
@@ -241,10 +246,27 @@ TEST(IsaLongRuns, TiesOfManyScales) {
     const auto n = static_cast<int64_t>(x.size());
     ASSERT_GE(x.size(), kIntervalRun);
     for (const KernelTable* table : supported_kernel_tables()) {
-      check_long_runs(*table, x, s, ParamLayout::per_tensor(n));
-      check_long_runs(*table, x, s, ParamLayout::cyclic(n, 150));
+      for (const bool streamed : {false, true}) {
+        check_long_runs(*table, x, s, ParamLayout::per_tensor(n), streamed);
+        check_long_runs(*table, x, s, ParamLayout::cyclic(n, 160), streamed);
+      }
     }
   }
+}
+
+TEST(Streaming, TheSizeOfTheWholeResultDecides) {
+  const auto streamed = [](int64_t elements, auto type, int64_t part) {
+    const ParamLayout layout = ParamLayout::per_tensor(part);
+    return simd_runs<decltype(type)>({layout, 0, 1, elements}, {nullptr, nullptr, 0, 1}).streamed;
+  };
+  const int64_t floats = kLeastStreamedBytes / 4;
+  EXPECT_TRUE(streamed(floats, float{}, floats));
+  EXPECT_FALSE(streamed(floats - 1, float{}, floats - 1));
+  EXPECT_TRUE(streamed(floats, float{}, floats / 8));  // a thread's part
+  EXPECT_FALSE(streamed(floats, BF16{}, floats));
+  EXPECT_TRUE(streamed(2 * floats, BF16{}, 2 * floats));
+  const ParamLayout layout = ParamLayout::per_tensor(floats);
+  EXPECT_EQ((RunRange{layout, 0, 1}.array_elements), floats);
 }
 
 TEST(ExactRounding, TheIntervalEndsWhereTheCodeLeavesTheRange) {

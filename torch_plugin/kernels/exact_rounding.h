@@ -5,7 +5,6 @@
 
 #include <qcdq/affine.h>
 
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -22,7 +21,7 @@ namespace qcdq {
 enum class Rounding {
   kDivided,     // by division
   kTested,      // by multiplication, and by division where the product is close to a half integer
-  kMultiplied,  // by multiplication: multiplication_suffices
+  kMultiplied,  // by multiplication: multiplication_suffices and short_scale_of
 };
 
 inline constexpr float kDoubt = 0x1p-22f;
@@ -32,8 +31,8 @@ inline constexpr float kFurthestMultiplied = 1024.0f;
 /// Rows and columns for which inverses are worth keeping: they stay in the first two caches.
 inline constexpr int64_t kLeastFoldedRows = 8;
 inline constexpr size_t kMostFoldedColumns = 8192;
-/// Shortest runs for which the inverse is computed, multiplication_suffices is asked, and the
-/// interval is computed.
+/// Shortest runs for which the inverse is computed, multiplication is proved for all inputs, and
+/// the interval is computed.
 inline constexpr size_t kTestedRun = 256;
 inline constexpr size_t kProvedRun = 8192;
 inline constexpr size_t kIntervalRun = 512;
@@ -41,17 +40,6 @@ inline constexpr float kFurthestInterval = 0x1p22f;
 
 /// Whether 1 / scale and half of the scale's codes are far from overflow and subnormal numbers.
 inline bool has_ordinary_inverse(float scale) { return scale >= 0x1p-80f && scale <= 0x1p80f; }
-
-/// Whether no value of a code is half way between two bf16 numbers, so that adding half a unit
-/// rounds as ties to even do. Codes are at most `furthest` from the zero point.
-inline bool has_no_bf16_ties(float scale, float furthest) {
-  bool found = false;
-  for (int distance = 1; distance <= static_cast<int>(furthest); ++distance) {
-    const float value = static_cast<float>(distance) * scale;
-    found |= (std::bit_cast<uint32_t>(value) & 0xFFFFu) == 0x8000u;
-  }
-  return !found;
-}
 
 struct Interval {
   float first;

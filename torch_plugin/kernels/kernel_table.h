@@ -23,6 +23,7 @@ struct SimdRuns {
   const float* zero_point;
   float quant_min;
   float quant_max;
+  bool streamed = false;  // stores may go past the caches
 };
 
 struct SimdParams {

@@ -31,6 +31,18 @@ HWY_INLINE hn::Vec<D> shifted_code(D d, hn::Vec<D> x, hn::Vec<D> inverse) {
   return hn::MulAdd(x, inverse, hn::Set(d, kIntegersOnly));
 }
 
+// (shifted - kIntegersOnly) * scale, rounded once. The scale has 22 bits: kIntegersOnly times it is
+// exact.
+template <class D>
+HWY_INLINE hn::Vec<D> shifted_value(D d, hn::Vec<D> shifted, hn::Vec<D> short_scale) {
+  const hn::Vec<D> integers = hn::Set(d, kIntegersOnly);
+#if HWY_NATIVE_FMA
+  return hn::MulSub(shifted, short_scale, hn::Mul(integers, short_scale));
+#else
+  return hn::Mul(hn::Sub(shifted, integers), short_scale);
+#endif
+}
+
 // Whether shifted_code gives the codes of x / scale for every x of a 16-bit type whose code is at
 // most `furthest` from the zero point. Both rise with x, so they can only differ next to a tie, a
 // half integer times the scale; and both are off by a relative 2^-22 at most, less than two x are
@@ -59,7 +71,37 @@ bool multiplication_suffices(float scale, float furthest) {
     try_all(nearest);
     try_all(hn::Add(nearest, one));
   }
-  return hn::AllTrue(d, same) && (std::is_same_v<X, F16> || has_no_bf16_ties(scale, furthest));
+  return hn::AllTrue(d, same);
+}
+
+// Whether the values of all codes at most `furthest` from the zero point are those of `scale` when
+// they are computed with `short_scale` and rounded as Group::store_capped does. Signs don't matter.
+template <typename X>
+bool short_scale_suffices(float scale, float short_scale, float furthest) {
+  const hn::ScalableTag<float> d;
+  auto same = hn::Eq(hn::Zero(d), hn::Zero(d));
+  for (float first = 0.0f; first <= furthest; first += static_cast<float>(hn::Lanes(d))) {
+    const auto distance = hn::Min(hn::Iota(d, first), hn::Set(d, furthest));
+    const auto shifted = hn::Add(distance, hn::Set(d, kIntegersOnly));
+    X values[hn::MaxLanes(d)];
+    X short_values[hn::MaxLanes(d)];
+    store_f32(d, hn::Mul(distance, hn::Set(d, scale)), values);
+    store_half_away(d, shifted_value(d, shifted, hn::Set(d, short_scale)), short_values);
+    same = hn::And(same, hn::Eq(load_f32(d, values), load_f32(d, short_values)));
+  }
+  return hn::AllTrue(d, same);
+}
+
+// A scale of 22 bits that gives the values of `scale` in a 16-bit type, or 0. The nearest one does
+// for most; else a value is next to a tie, and one of its neighbours may be on the right side.
+template <typename X>
+float short_scale_of(float scale, float furthest) {
+  const uint32_t nearest = (std::bit_cast<uint32_t>(scale) + 2) & ~3u;
+  for (const uint32_t bits : {nearest, nearest - 4, nearest + 4}) {
+    const float short_scale = std::bit_cast<float>(bits);
+    if (short_scale_suffices<X>(scale, short_scale, furthest)) return short_scale;
+  }
+  return 0.0f;
 }
 
 template <class D, typename X>
@@ -90,27 +132,26 @@ struct FakeQuantizeOp {
     V hi;
     V doubt;
     Rounding rounding;
+    float short_scale = 0.0f;  // of kMultiplied
   };
   HWY_INLINE Folded fold(D d, const OneParam<D>& p, size_t count) const {
     const V lo = hn::Sub(formula.lo, p.zero_point);
     const V hi = hn::Sub(formula.hi, p.zero_point);
     const float scale = hn::GetLane(p.scale);
     const float furthest = HWY_MAX(-hn::GetLane(lo), hn::GetLane(hi));
-    const Rounding rounding = choose_rounding(scale, furthest, count);
-    if (rounding == Rounding::kDivided) return {p.scale, p.scale, lo, hi, p.scale, rounding};
-    return {p.scale, hn::Set(d, 1.0f / scale), lo, hi, hn::Set(d, 0.5f - furthest * kDoubt),
-            rounding};
-  }
-  static Rounding choose_rounding(float scale, float furthest, size_t count) {
     if (count < kTestedRun || !has_ordinary_inverse(scale) || furthest > kFurthestMultiplied) {
-      return Rounding::kDivided;
+      return {p.scale, p.scale, lo, hi, p.scale, Rounding::kDivided};
     }
+    const V inverse = hn::Set(d, 1.0f / scale);
     if constexpr (!std::is_same_v<X, float>) {
       if (count >= kProvedRun && multiplication_suffices<X>(scale, furthest)) {
-        return Rounding::kMultiplied;
+        const float short_scale = short_scale_of<X>(scale, furthest);
+        if (short_scale != 0.0f) {
+          return {p.scale, inverse, lo, hi, p.scale, Rounding::kMultiplied, short_scale};
+        }
       }
     }
-    return Rounding::kTested;
+    return {p.scale, inverse, lo, hi, hn::Set(d, 0.5f - furthest * kDoubt), Rounding::kTested};
   }
 
   HWY_INLINE void vector(D d, Inputs in, X* out, const Folded& f) const {
@@ -124,39 +165,50 @@ struct FakeQuantizeOp {
 
   // The elements of whole groups; returns how many that were.
   HWY_INLINE size_t groups(D d, int64_t offset, size_t count, const Folded& f) const {
-    const size_t size = Group<D>::kVectors * hn::Lanes(d);
     const X* x = inputs.x + offset;
     X* out = y + offset;
+    return may_stream(d, streamed, out) ? stored_groups<Stores::kStreamed>(d, x, out, count, f)
+                                        : stored_groups<Stores::kCached>(d, x, out, count, f);
+  }
+  template <Stores kStores>
+  HWY_INLINE size_t stored_groups(D d, const X* x, X* out, size_t count, const Folded& f) const {
+    const size_t size = Group<D>::kVectors * hn::Lanes(d);
     size_t i = 0;
     if constexpr (!std::is_same_v<X, float>) {
       if (f.rounding == Rounding::kMultiplied) {
         const uint16_t cap = from_compute<X>(hn::GetLane(f.hi) * hn::GetLane(f.scale)).bits;
         constexpr size_t kVectors = MultipliedGroup::kVectors;
         for (; i + kVectors * hn::Lanes(d) <= count; i += kVectors * hn::Lanes(d)) {
-          multiplied_group(d, x + i, out + i, f, cap);
+          multiplied_group<kStores>(d, x + i, out + i, f, cap);
         }
         return i;
       }
     }
     if (f.rounding == Rounding::kTested) {
       for (; i + size <= count; i += size) {
-        if (HWY_UNLIKELY(!group<Rounding::kTested>(d, x + i, out + i, f, f.doubt))) {
-          group<Rounding::kDivided>(d, x + i, out + i, f, f.doubt);
-        }
+        tested_group<kStores>(d, x + i, out + i, f, f.doubt);
       }
     } else {
       for (; i + size <= count; i += size) {
-        group<Rounding::kDivided>(d, x + i, out + i, f, f.doubt);
+        group<Rounding::kDivided, kStores>(d, x + i, out + i, f, f.doubt);
       }
     }
     return i;
   }
 
+  template <Stores kStores, class Params>
+  HWY_INLINE void tested_group(D d, const X* x, X* out, const Params& p, V doubt) const {
+    const bool certain = group<Rounding::kTested, kStores>(d, x, out, p, doubt);
+    if (HWY_UNLIKELY(!certain)) {
+      group<Rounding::kDivided, kStores>(d, x, out, p, doubt);
+    }
+  }
   // Returns whether all codes are beyond doubt. `p` has parameters for each vector of the group.
-  template <Rounding kRounding, class Params>
+  template <Rounding kRounding, Stores kStores, class Params>
   HWY_INLINE bool group(D d, const X* x, X* out, const Params& p, V doubt) const {
     constexpr bool kInOrder = !std::is_same_v<Params, Folded>;
     Group<D> v;
+    prefetch_around<kStores>(x, out, v.kVectors * hn::Lanes(d));
     if constexpr (kInOrder) {
       v.load_in_order(d, x);
     } else {
@@ -178,9 +230,9 @@ struct FakeQuantizeOp {
     }
     v.each([&](V a, size_t k) HWY_ATTR { return value(d, a, p.scale_of(k)); });
     if constexpr (kInOrder) {
-      v.store_in_order(d, out);
+      v.template store_in_order<kStores>(d, out);
     } else {
-      v.store(d, out);
+      v.template store<kStores>(d, out);
     }
     return kRounding != Rounding::kTested || hn::AllFalse(d, hn::Ge(furthest, doubt));
   }
@@ -188,16 +240,17 @@ struct FakeQuantizeOp {
   // The upper end is clamped where two vectors are one: as the bits of values, which rise with the
   // codes. `cap` is the largest. NaN takes the lower end, as in Formula::clamp.
   using MultipliedGroup = Group<D, 8>;
+  template <Stores kStores>
   HWY_INLINE void multiplied_group(D d, const X* x, X* out, const Folded& f, uint16_t cap) const {
-    const V integers = hn::Set(d, kIntegersOnly);
-    const V first = hn::Add(integers, f.lo);
+    const V first = hn::Add(hn::Set(d, kIntegersOnly), f.lo);
+    const V short_scale = hn::Set(d, f.short_scale);
     MultipliedGroup v;
+    prefetch_around<kStores>(x, out, v.kVectors * hn::Lanes(d));
     v.load(d, x);
     v.each([&](V a) HWY_ATTR { return shifted_code(d, a, f.inverse); });
     v.each([&](V a) HWY_ATTR { return hn::Max(a, first); });
-    v.each([&](V a) HWY_ATTR { return hn::Sub(a, integers); });
-    v.each([&](V a) HWY_ATTR { return hn::Mul(a, f.scale); });
-    v.store_capped(d, cap, out);
+    v.each([&](V a) HWY_ATTR { return shifted_value(d, a, short_scale); });
+    v.template store_capped<kStores>(d, cap, out);
   }
 
   // Rows whose columns have the same parameters in each row: what fold() makes of them, once.
@@ -240,16 +293,20 @@ struct FakeQuantizeOp {
   }
   // The elements of whole groups of a row; returns how many that were.
   HWY_INLINE size_t row_groups(D d, int64_t offset, size_t count, const FoldedColumns& f) const {
-    const size_t size = Group<D>::kVectors * hn::Lanes(d);
     const X* x = inputs.x + offset;
     X* out = y + offset;
+    return may_stream(d, streamed, out) ? stored_row_groups<Stores::kStreamed>(d, x, out, count, f)
+                                        : stored_row_groups<Stores::kCached>(d, x, out, count, f);
+  }
+  template <Stores kStores>
+  HWY_INLINE size_t stored_row_groups(D d, const X* x, X* out, size_t count,
+                                      const FoldedColumns& f) const {
+    const size_t size = Group<D>::kVectors * hn::Lanes(d);
     const V doubt = hn::Set(d, f.doubt);
     size_t i = 0;
     for (; i + size <= count; i += size) {
       const GroupParams p{f.groups.get() + i * kFields};
-      if (HWY_UNLIKELY(!group<Rounding::kTested>(d, x + i, out + i, p, doubt))) {
-        group<Rounding::kDivided>(d, x + i, out + i, p, doubt);
-      }
+      tested_group<kStores>(d, x + i, out + i, p, doubt);
     }
     return i;
   }
@@ -257,6 +314,7 @@ struct FakeQuantizeOp {
   Formula<D> formula;
   Inputs inputs;
   X* y;
+  bool streamed;
 };
 
 template <class D, typename X>
@@ -296,14 +354,22 @@ struct FakeQuantizeBackwardOp {
   }
   HWY_INLINE size_t groups(D d, int64_t offset, size_t count, const Folded& f) const {
     if (!f.has_interval) return 0;
+    const Inputs in = inputs.at(offset);
+    X* out = y + offset;
+    return may_stream(d, streamed, out) ? stored_groups<Stores::kStreamed>(d, in, out, count, f)
+                                        : stored_groups<Stores::kCached>(d, in, out, count, f);
+  }
+  template <Stores kStores>
+  HWY_INLINE size_t stored_groups(D d, Inputs in, X* out, size_t count, const Folded& f) const {
     const size_t lanes = hn::Lanes(d);
-    const X* x = inputs.x + offset;
-    const X* grad = inputs.grad + offset;
     size_t i = 0;
     for (; i + 2 * lanes <= count; i += 2 * lanes) {
+      prefetch_around<kStores>(in.x + i, out + i, 2 * lanes);
+      prefetch_around<Stores::kStreamed>(in.grad + i, out + i, 2 * lanes);
       for (size_t j = i; j < i + 2 * lanes; j += lanes) {
-        const V v = load_f32(d, x + j);
-        store_where(d, hn::And(hn::Ge(v, f.first), hn::Le(v, f.last)), grad + j, y + offset + j);
+        const V v = load_f32(d, in.x + j);
+        store_where<kStores>(d, hn::And(hn::Ge(v, f.first), hn::Le(v, f.last)), in.grad + j,
+                             out + j);
       }
     }
     return i;
@@ -312,6 +378,7 @@ struct FakeQuantizeBackwardOp {
   Formula<D> formula;
   Inputs inputs;
   X* y;
+  bool streamed;
 };
 
 template <class D, typename X, typename Code>
@@ -350,7 +417,9 @@ template <typename X>
 void fake_quantize(const void* x, void* y, const SimdRuns& runs) {
   map_runs(runs, FakeQuantizeOp<F32, X>{{F32(), runs.quant_min, runs.quant_max},
                                         {static_cast<const X*>(x)},
-                                        static_cast<X*>(y)});
+                                        static_cast<X*>(y),
+                                        runs.streamed});
+  if (runs.streamed) hwy::FlushStream();
 }
 
 template <typename X>
@@ -358,7 +427,9 @@ void fake_quantize_backward(const void* grad, const void* x, void* grad_x, const
   map_runs(runs,
            FakeQuantizeBackwardOp<F32, X>{{F32(), runs.quant_min, runs.quant_max},
                                           {static_cast<const X*>(grad), static_cast<const X*>(x)},
-                                          static_cast<X*>(grad_x)});
+                                          static_cast<X*>(grad_x),
+                                          runs.streamed});
+  if (runs.streamed) hwy::FlushStream();
 }
 
 template <typename X, typename Code>
