@@ -3,9 +3,11 @@
 // roofline needs: operations and traffic of each kernel, and the CPU's peak of multiply + add and
 // of true divisions, measured in registers.
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -237,6 +239,13 @@ void add_peaks() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::string isa;
+  try {
+    isa = qcdq::kernel_table().isa;
+  } catch (const std::invalid_argument& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 2;
+  }
   const bool quick = qcdq::bench::effort().quick;
   const std::vector<int64_t> sizes =
       quick ? std::vector<int64_t>{16 * kKiB, 256 * kKiB, 4 * kMiB, 64 * kMiB}
@@ -257,5 +266,5 @@ int main(int argc, char** argv) {
     for (const int64_t bytes : few) add(kKernels[0], granularity, 0, bytes);
   }
   add_peaks();
-  return qcdq::bench::run(argc, argv, {{"isa", qcdq::kernel_table().isa}});
+  return qcdq::bench::run(argc, argv, {{"isa", isa}});
 }

@@ -122,7 +122,8 @@ at::Tensor composite(const Tensors& t) {
 }
 
 at::Tensor composite_dequantize(const Tensors& t) {
-  return (t.codes.to(torch::kFloat32) - t.broadcast_zero_point) * t.broadcast_scale;
+  const at::Tensor codes = t.codes.view(t.broadcast_x.sizes()).to(torch::kFloat32);
+  return (codes - t.broadcast_zero_point) * t.broadcast_scale;
 }
 
 std::tuple<at::Tensor, at::Tensor> composite_qparams(const at::Tensor& x) {
