@@ -322,16 +322,20 @@ template <typename Q, typename Body>
 void parallel_runs(const ParamLayout& layout, const Q& q, Body&& body) {
   const int64_t runs = layout.runs();
   if (runs == 1) {
-    // One run is split by elements.
+    // One run is split between vectors, where stores past the caches may begin.
+    constexpr int64_t kUnit = 64;
     const int64_t step = layout.run(0).param_step;
-    parallel_parts(layout.numel(), layout.numel(), [&](int64_t begin, int64_t end) {
+    const int64_t numel = layout.numel();
+    parallel_parts((numel + kUnit - 1) / kUnit, numel, [&](int64_t first, int64_t last) {
+      const int64_t begin = first * kUnit;
+      const int64_t end = std::min(last * kUnit, numel);
       const int64_t count = end - begin;
       const ParamLayout part =
           step == 0 ? ParamLayout::per_tensor(count) : ParamLayout::per_channel(1, count, 1);
       Q moved = q;
       moved.scale += begin * step;
       moved.zero_point += begin * step;
-      body(begin, RunRange{part, 0, 1, layout.numel()}, moved);
+      body(begin, RunRange{part, 0, 1, numel}, moved);
     });
     return;
   }
