@@ -212,11 +212,12 @@ void check_every_value(const std::vector<Setting>& settings) {
 
 // Powers of two have many ties. A search found the first five: a product with the inverse gives the
 // other code for 0.021697998 in f16 (10, not 9), 13.4296875 in f16, 0.3515625 in bf16, 0.28125 in
-// bf16, 0.09375 in bf16. The value of code 1 of the sixth is half way between two bf16 numbers.
+// bf16, 0.09375 in bf16. The value of code 1 of the sixth is half way between two bf16 numbers;
+// that of the seventh is just above, and half way with the nearest scale of 22 bits.
 std::vector<Setting> many_scales(int count) {
   std::vector<Setting> settings = kSettings;
-  for (const float scale :
-       {0.00228399993f, 0.214874998f, 0.0281249993f, 0.00449999981f, 0.00749999983f, 1.00390625f}) {
+  for (const float scale : {0.00228399993f, 0.214874998f, 0.0281249993f, 0.00449999981f,
+                            0.00749999983f, 1.00390625f, 1.00390637f}) {
     settings.push_back({scale, 0, -128, 127});
   }
   std::mt19937 random(23);

@@ -75,17 +75,16 @@ bool multiplication_suffices(float scale, float furthest) {
 template <typename X>
 bool short_scale_suffices(float scale, float short_scale, float furthest) {
   const hn::ScalableTag<float> d;
-  auto same = hn::Eq(hn::Zero(d), hn::Zero(d));
+  const hn::Rebind<uint16_t, decltype(d)> d16;
+  auto same = hn::Eq(hn::Zero(d16), hn::Zero(d16));
   for (float first = 0.0f; first <= furthest; first += static_cast<float>(hn::Lanes(d))) {
     const auto distance = hn::Min(hn::Iota(d, first), hn::Set(d, furthest));
     const auto shifted = hn::Add(distance, hn::Set(d, kIntegersOnly));
-    X values[hn::MaxLanes(d)];
-    X short_values[hn::MaxLanes(d)];
-    store_f32(d, hn::Mul(distance, hn::Set(d, scale)), values);
-    store_half_away(d, shifted_value(d, shifted, hn::Set(d, short_scale)), short_values);
-    same = hn::And(same, hn::Eq(load_f32(d, values), load_f32(d, short_values)));
+    const auto value = hn::Mul(distance, hn::Set(d, scale));
+    const auto short_value = shifted_value(d, shifted, hn::Set(d, short_scale));
+    same = hn::And(same, hn::Eq(bits_of(d, value, X{}), bits_half_away(d, short_value, X{})));
   }
-  return hn::AllTrue(d, same);
+  return hn::AllTrue(d16, same);
 }
 
 // A scale of 22 bits that gives the values of `scale` in a 16-bit type, or 0. The nearest one does

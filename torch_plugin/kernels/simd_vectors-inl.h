@@ -131,21 +131,25 @@ HWY_INLINE Bits16<D> bits_of([[maybe_unused]] D d, hn::Vec<D> v, F16) {
 #endif
 }
 
+// As rounded_to_bf16, but what is half way between two goes away from 0.
+template <class D>
+HWY_INLINE hn::Vec<hn::Rebind<uint32_t, D>> rounded_half_away(D, hn::Vec<D> v) {
+  const hn::Rebind<uint32_t, D> du;
+  return hn::Add(hn::BitCast(du, v), hn::Set(du, 0x8000u));
+}
+
+template <class D>
+HWY_INLINE Bits16<D> bits_half_away(D d, hn::Vec<D> v, BF16) {
+  return low_halves(d, hn::ShiftRight<16>(rounded_half_away(d, v)));
+}
+template <class D>
+HWY_INLINE Bits16<D> bits_half_away(D d, hn::Vec<D> v, F16) {
+  return bits_of(d, v, F16{});
+}
+
 template <class D, typename X>
 HWY_INLINE void store_f32(D d, hn::Vec<D> v, X* p) {
   hn::StoreU(bits_of(d, v, X{}), hn::Rebind<uint16_t, D>(), &p->bits);
-}
-
-// As store_f32, but what is half way between two bf16 goes away from 0.
-template <class D>
-HWY_INLINE void store_half_away(D d, hn::Vec<D> v, F16* p) {
-  store_f32(d, v, p);
-}
-template <class D>
-HWY_INLINE void store_half_away(D d, hn::Vec<D> v, BF16* p) {
-  const hn::Rebind<uint32_t, D> du;
-  const auto bits = hn::Add(hn::BitCast(du, v), hn::Set(du, 0x8000u));
-  hn::StoreU(low_halves(d, hn::ShiftRight<16>(bits)), hn::Rebind<uint16_t, D>(), &p->bits);
 }
 
 // How results go to memory: into the caches, or past them.
@@ -234,13 +238,13 @@ struct Group {
     store_in_order<kStores>(d, out);
   }
   // As store(), but no element above `cap`, the bits of a value >= 0; and rounded as
-  // store_half_away does.
+  // bits_half_away does.
   template <Stores kStores, typename X>
   HWY_INLINE void store_capped(D d, uint16_t cap, X* out) const {
     const hn::Rebind<int16_t, D> d16;
     const auto most = hn::Set(d16, static_cast<int16_t>(cap));
     for (size_t k = 0; k < kVectors; ++k) {
-      const auto bits = hn::BitCast(d16, bits_of(d, at[k], X{}));
+      const auto bits = hn::BitCast(d16, bits_half_away(d, at[k], X{}));
       hn::StoreU(hn::BitCast(hn::Rebind<uint16_t, D>(), hn::Min(bits, most)),
                  hn::Rebind<uint16_t, D>(), &out[k * hn::Lanes(d)].bits);
     }
@@ -291,14 +295,11 @@ struct Group {
   }
   template <Stores kStores>
   HWY_INLINE void store_capped(D d, uint16_t cap, BF16* out) const {
-    const hn::Rebind<uint32_t, D> du;
     const hn::Repartition<uint16_t, D> d16;
     const hn::Repartition<int16_t, D> signed16;
     const auto most = hn::Set(signed16, static_cast<int16_t>(cap));
-    const auto half = hn::Set(du, 0x8000u);
     for (size_t k = 0; k < kVectors; k += 2) {
-      const auto bits = joined(d, hn::Add(hn::BitCast(du, at[k]), half),
-                               hn::Add(hn::BitCast(du, at[k + 1]), half));
+      const auto bits = joined(d, rounded_half_away(d, at[k]), rounded_half_away(d, at[k + 1]));
       store_vector<kStores>(d16, hn::BitCast(d16, hn::Min(hn::BitCast(signed16, bits), most)),
                             &out[k * hn::Lanes(d)].bits);
     }
