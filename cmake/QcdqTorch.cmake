@@ -27,5 +27,8 @@ target_include_directories(qcdq_torch SYSTEM INTERFACE "${QCDQ_TORCH_DIR}/includ
                                                        "${QCDQ_TORCH_DIR}/include/torch/csrc/api/include")
 # The CUDA wheels' libtorch_cpu finds its CUDA runtime by its own run path, which ld does not follow.
 target_link_options(qcdq_torch INTERFACE "LINKER:--allow-shlib-undefined")
+# libtorch is linked to the shared libstdc++. A compiler that links a static one would give a program two of them, or fail with
+# "hidden symbol std::string... is referenced by DSO".
+target_link_options(qcdq_torch INTERFACE "LINKER:--push-state,--no-as-needed,-l:libstdc++.so.6,--pop-state")
 target_link_libraries(qcdq_torch INTERFACE qcdq_imported_torch_cpu qcdq_imported_c10)
 target_compile_features(qcdq_torch INTERFACE cxx_std_20)

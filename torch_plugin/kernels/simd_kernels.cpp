@@ -86,11 +86,11 @@ const KernelTable& kernel_table_named(const char* isa) {
 }
 
 const KernelTable& kernel_table() {
-  static const KernelTable& table = []() -> const KernelTable& {
+  static const KernelTable* const table = [] {
     const char* forced = std::getenv("QCDQ_FORCE_ISA");
-    return forced != nullptr ? kernel_table_named(forced) : *supported_kernel_tables().front();
+    return forced != nullptr ? &kernel_table_named(forced) : supported_kernel_tables().front();
   }();
-  return table;
+  return *table;
 }
 
 template <typename X>
