@@ -40,11 +40,16 @@ QCDQ_HOST_DEVICE constexpr bool needs_wide_accumulator(int64_t quant_min, int64_
 template <typename T>
 QCDQ_HOST_DEVICE inline T round_half_even(T v) {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>);
+#ifdef __CUDA_ARCH__  // one instruction
+  if constexpr (std::is_same_v<T, float>) return rintf(v);
+  return rint(v);
+#else
   constexpr T kNoFraction = std::is_same_v<T, float> ? T(8388608.0) : T(4503599627370496.0);
   const T shift = v < T(0) ? -kNoFraction : kNoFraction;
   const T rounded = (v + shift) - shift;
   const T magnitude = v < T(0) ? -v : v;
   return magnitude < kNoFraction ? rounded : v;
+#endif
 }
 
 /// round_half_even(x / scale) + zero_point, not clamped: the value whose place inside or outside
@@ -58,6 +63,9 @@ QCDQ_HOST_DEVICE inline Acc unclamped_code(T x, T scale, Acc zero_point) {
 /// Clamps a code; NaN becomes quant_min (it fails the first comparison).
 template <typename Acc>
 QCDQ_HOST_DEVICE inline Acc clamp_code(Acc code, Acc quant_min, Acc quant_max) {
+#ifdef __CUDA_ARCH__  // of a number and NaN, these give the number
+  if constexpr (std::is_same_v<Acc, float>) return fminf(fmaxf(code, quant_min), quant_max);
+#endif
   const Acc raised = code > quant_min ? code : quant_min;
   return raised < quant_max ? raised : quant_max;
 }

@@ -100,46 +100,6 @@ bool same_bits(T a, T b) {
   return std::memcmp(&a, &b, sizeof(T)) == 0;
 }
 
-// Parameters in the types that the ops may come with.
-struct ParamValues {
-  ParamValues(int64_t count, int64_t lowest, int64_t highest, ParamType scale_type,
-              ParamType zero_point_type)
-      : arrays{{nullptr, scale_type}, {nullptr, zero_point_type}, lowest, highest} {
-    std::mt19937_64 random(3);
-    const std::vector<float> scales = {0.5f, 0.1f, 0.0123f, 2.0f};
-    for (int64_t i = 0; i < count; ++i) {
-      scale.push_back(scales[random() % scales.size()]);
-      const int64_t width = std::min<int64_t>(highest - lowest + 1, 100);
-      zero_point.push_back(lowest + static_cast<int64_t>(random() % width));
-      // 0.375 more is rounded away again.
-      const double learned = static_cast<double>(zero_point.back()) + 0.375;
-      scale_f32.push_back(static_cast<float>(scale.back()));
-      scale_f64.push_back(scale.back());
-      zero_point_i32.push_back(static_cast<int32_t>(zero_point.back()));
-      zero_point_f32.push_back(static_cast<float>(learned));
-      zero_point_f64.push_back(learned);
-    }
-    arrays.scale.data = scale_type == ParamType::kFloat64
-                            ? static_cast<const void*>(scale_f64.data())
-                            : scale_f32.data();
-    arrays.zero_point.data =
-        zero_point_type == ParamType::kInt32     ? static_cast<const void*>(zero_point_i32.data())
-        : zero_point_type == ParamType::kFloat64 ? static_cast<const void*>(zero_point_f64.data())
-                                                 : zero_point_f32.data();
-  }
-  ParamValues(const ParamValues&) = delete;
-  ParamValues& operator=(const ParamValues&) = delete;
-
-  ParamArrays arrays;
-  std::vector<float> scale;
-  std::vector<int64_t> zero_point;
-  std::vector<float> scale_f32;
-  std::vector<double> scale_f64;
-  std::vector<int32_t> zero_point_i32;
-  std::vector<float> zero_point_f32;
-  std::vector<double> zero_point_f64;
-};
-
 // An array with a guard on each side, that starts `shift` elements behind a vector's place.
 template <typename X>
 class Guarded {
@@ -167,6 +127,49 @@ class Guarded {
   int64_t shift_;
   std::vector<unsigned char> bytes_;
   int64_t count_ = 0;
+};
+
+// Parameters in the types that the ops may come with.
+struct ParamValues {
+  ParamValues(int64_t count, int64_t lowest, int64_t highest, ParamType scale_type,
+              ParamType zero_point_type)
+      : arrays{{nullptr, scale_type}, {nullptr, zero_point_type}, lowest, highest},
+        scale_f32(count, 0),
+        zero_point_i32(count, 0),
+        zero_point_f32(count, 0) {
+    std::mt19937_64 random(3);
+    const std::vector<float> scales = {0.5f, 0.1f, 0.0123f, 2.0f};
+    for (int64_t i = 0; i < count; ++i) {
+      scale.push_back(scales[random() % scales.size()]);
+      const int64_t width = std::min<int64_t>(highest - lowest + 1, 100);
+      zero_point.push_back(lowest + static_cast<int64_t>(random() % width));
+      // 0.375 more is rounded away again.
+      const double learned = static_cast<double>(zero_point.back()) + 0.375;
+      scale_f32.data()[i] = scale.back();
+      scale_f64.push_back(scale.back());
+      zero_point_i32.data()[i] = static_cast<int32_t>(zero_point.back());
+      zero_point_f32.data()[i] = static_cast<float>(learned);
+      zero_point_f64.push_back(learned);
+    }
+    arrays.scale.data = scale_type == ParamType::kFloat64
+                            ? static_cast<const void*>(scale_f64.data())
+                            : scale_f32.data();
+    arrays.zero_point.data =
+        zero_point_type == ParamType::kInt32     ? static_cast<const void*>(zero_point_i32.data())
+        : zero_point_type == ParamType::kFloat64 ? static_cast<const void*>(zero_point_f64.data())
+                                                 : zero_point_f32.data();
+  }
+  ParamValues(const ParamValues&) = delete;
+  ParamValues& operator=(const ParamValues&) = delete;
+
+  ParamArrays arrays;
+  std::vector<float> scale;
+  std::vector<int64_t> zero_point;
+  Guarded<float> scale_f32;  // aligned: kernels may read vectors of them
+  Guarded<int32_t> zero_point_i32;
+  Guarded<float> zero_point_f32;
+  std::vector<double> scale_f64;
+  std::vector<double> zero_point_f64;
 };
 
 }  // namespace qcdq::cuda

@@ -50,6 +50,7 @@ TEST(CudaParamCursor, FollowsTheLayout) {
       ParamCursor cursor(index, first);
       for (int64_t i = first; i < std::min(first + 20, layout.numel()); ++i, cursor.next()) {
         ASSERT_EQ(cursor.param(), param_of(layout, i)) << name_of(layout) << " element " << i;
+        ASSERT_EQ(index.param(i), param_of(layout, i)) << name_of(layout) << " element " << i;
       }
     }
   }
@@ -64,12 +65,34 @@ TEST(CudaParamCursor, CountsBeyond32Bits) {
     for (int i = 0; i < 1000; ++i) {
       const int64_t element = static_cast<int64_t>(random() % layout.numel());
       ASSERT_EQ(ParamCursor(index, element).param(), param_of(layout, element)) << element;
+      ASSERT_EQ(index.param(element), param_of(layout, element)) << element;
     }
   }
 }
 
-template <typename Op, bool kOneParam>
-void run_grid(const Elementwise<Op, kOneParam>& body) {
+TEST(CudaSharing, HoldsForEveryVector) {
+  int found[4] = {};
+  for (const ParamLayout& layout : small_layouts()) {
+    for (const int vector : {2, 4, 8}) {
+      const Sharing sharing = sharing_of(layout, vector);
+      ++found[static_cast<int>(sharing)];
+      if (sharing == Sharing::kAny) continue;
+      for (int64_t i = 0; i < layout.numel(); ++i) {
+        const int64_t first = param_of(layout, i - i % vector);
+        const int64_t step = sharing == Sharing::kConsecutive ? i % vector : 0;
+        ASSERT_EQ(param_of(layout, i), first + step) << name_of(layout) << " element " << i;
+        if (sharing == Sharing::kConsecutive) {
+          ASSERT_EQ(first % vector, 0) << name_of(layout);
+          ASSERT_EQ(layout.numel() % vector, 0) << name_of(layout);  // else too many were read
+        }
+      }
+    }
+  }
+  for (const int count : found) EXPECT_GT(count, 10);
+}
+
+template <typename Op, Sharing kSharing>
+void run_grid(const Elementwise<Op, kSharing>& body) {
   for (int64_t block = 0; block < body.blocks(); ++block) {
     for (int thread = 0; thread < kThreads; ++thread) body.run(block, thread);
   }
@@ -77,11 +100,11 @@ void run_grid(const Elementwise<Op, kOneParam>& body) {
 
 // Runs Op over `first` (and `second`) by all threads of its grid and gives each result to
 // check(element, result, param).
-template <typename Op, bool kOneParam, typename Check>
+template <typename Op, Sharing kSharing, typename Check>
 void run_op(const ParamLayout& layout, const ParamValues& params,
             const std::vector<typename Op::First>& first, const void* second, int shift,
             Check&& check) {
-  using Body = Elementwise<Op, kOneParam>;
+  using Body = Elementwise<Op, kSharing>;
   const int64_t count = layout.numel();
   Guarded<typename Op::First> in(count, shift);
   std::copy_n(first.begin(), count, in.data());
@@ -105,8 +128,23 @@ template <typename Op, typename Check>
 void run_op(const ParamLayout& layout, const ParamValues& params,
             const std::vector<typename Op::First>& first, const void* second, int shift,
             Check&& check) {
-  if (layout.one_param()) run_op<Op, true>(layout, params, first, second, shift, check);
-  run_op<Op, false>(layout, params, first, second, shift, check);
+  const auto run = [&]<Sharing kSharing>() {
+    run_op<Op, kSharing>(layout, params, first, second, shift, check);
+  };
+  // The general kernel serves every layout, and f64 and wide ranges always.
+  run.template operator()<Sharing::kAny>();
+  if constexpr (std::is_same_v<typename Op::Acc, float>) {
+    switch (sharing_of(layout, vector_of<Op>())) {
+      case Sharing::kAll:
+        return run.template operator()<Sharing::kAll>();
+      case Sharing::kVector:
+        return run.template operator()<Sharing::kVector>();
+      case Sharing::kConsecutive:
+        return run.template operator()<Sharing::kConsecutive>();
+      case Sharing::kAny:
+        return;
+    }
+  }
 }
 
 template <typename X, typename Acc>

@@ -30,18 +30,23 @@ void check_plan(const ParamLayout& layout, int vector) {
   };
   if (has_runs(layout)) {
     const RunPlan plan(layout, vector);
-    ASSERT_EQ(kReduceThreads % plan.team, 0);
-    ASSERT_GE(plan.blocks() * kReduceThreads, plan.pieces() * plan.team);
+    ASSERT_EQ(kReduceThreads % plan.team.size(), 0);
+    ASSERT_GE(plan.blocks() * kReduceThreads, plan.pieces() * plan.team.size());
     for (int64_t piece = 0; piece < plan.pieces(); ++piece) {
-      for (int lane = 0; lane < plan.team; ++lane) {
-        plan.for_each(piece, lane, [&](int64_t at, int64_t count) {
+      for (int lane = 0; lane < plan.team.size(); ++lane) {
+        const RunPlan::Part part = plan.part(piece);
+        // Lanes ask for loads beyond the last one too.
+        for (uint32_t load = lane; load < part.loads + 4 * plan.team.size();
+             load += plan.team.size()) {
+          const auto [at, count] = plan.range(part, load);
           ASSERT_LE(count, plan.width);
           // A whole vector must lie where it can be loaded at once.
           if (count == vector) {
             ASSERT_EQ(at % vector, 0) << name_of(layout);
           }
-          visit(at, count, piece % plan.params);
-        });
+          ASSERT_EQ(part.param, piece % plan.params);
+          visit(at, count, part.param);
+        }
       }
     }
   } else {
@@ -73,8 +78,8 @@ TEST(CudaReducePlan, EveryElementIsTakenOnceByItsParameter) {
 TEST(CudaReducePlan, PiecesFillTheGpu) {
   // 4 MiB of f32: pieces enough for 128 blocks; and no more slots than an eighth of the data.
   EXPECT_EQ(RunPlan(ParamLayout::per_tensor(1 << 20), 4).pieces(), 128);
-  EXPECT_EQ(RunPlan(ParamLayout::per_tensor(1 << 20), 4).team, kReduceThreads);
-  EXPECT_EQ(RunPlan(ParamLayout::blocked(1024, 1024, 1, 32), 4).team, 8);
+  EXPECT_EQ(RunPlan(ParamLayout::per_tensor(1 << 20), 4).team.size(), kReduceThreads);
+  EXPECT_EQ(RunPlan(ParamLayout::blocked(1024, 1024, 1, 32), 4).team.size(), 8);
   for (const ParamLayout& layout :
        {ParamLayout::per_channel(9000, 64, 2), ParamLayout::per_channel(1 << 14, 64, 1)}) {
     const int64_t slots =
@@ -94,7 +99,7 @@ void run_reduction(const Pieces& pieces) {
   for (int64_t block = 0; block < pieces.blocks(); ++block) {
     std::shuffle(threads.begin(), threads.end(), random);
     for (const int t : threads) sums[t] = pieces.lane_sum(block, t);
-    for (int half = pieces.team() / 2; half > 0; half /= 2) {
+    for (int half = pieces.team().size() / 2; half > 0; half /= 2) {
       std::shuffle(threads.begin(), threads.end(), random);
       for (const int t : threads) fold(sums.data(), t, pieces.team(), half);
     }
@@ -102,24 +107,28 @@ void run_reduction(const Pieces& pieces) {
   }
 }
 
-// Both kernels of a reduction; slots start as NaN, so that one that is not written shows.
+// The kernels of a reduction; slots start as NaN, so that one that is not written shows.
 template <typename Work, typename Store>
 void run_both(const ParamLayout& layout, const Work& work, const Store& store) {
   using Sum = typename Work::Sum;
   const auto both = [&](const auto& make) {
-    const int64_t count = make(nullptr).plan.pieces();
+    const int64_t count = make(nullptr).plan.slots();
     std::vector<Sum> slots(count);
     // memset takes no null pointer, which an empty vector has.
     if (count > 0) std::memset(static_cast<void*>(slots.data()), 0xFF, count * sizeof(Sum));
     const auto pieces = make(slots.data());
     run_reduction(pieces);
-    const SlotPlan plan(pieces.plan.params, pieces.plan.slots_per_param);
-    run_reduction(SlotTotals<Store>{plan, store, slots.data()});
+    if (pieces.plan.one_piece_each()) return;
+    run_reduction(SlotTotals<Store>{SlotPlan(pieces.plan), store, slots.data()});
   };
   if (has_runs(layout)) {
-    both([&](Sum* slots) { return RunPieces<Work>{RunPlan(layout, Work::kVector), work, slots}; });
+    both([&](Sum* slots) {
+      return RunPieces<Work, Store>{RunPlan(layout, Work::kVector), work, store, slots};
+    });
   } else {
-    both([&](Sum* slots) { return ColumnPieces<Work>{ColumnPlan(layout), work, slots}; });
+    both([&](Sum* slots) {
+      return ColumnPieces<Work, Store>{ColumnPlan(layout), work, store, slots};
+    });
   }
 }
 
@@ -188,7 +197,7 @@ template <typename X, typename Acc>
 void check_exact_sums(const ParamLayout& layout, ParamType scale_type, ParamType zero_point_type) {
   ParamValues params(layout.params(), -4, 3, scale_type, zero_point_type);
   for (int64_t p = 0; p < layout.params(); ++p) {
-    params.scale[p] = params.scale_f32[p] = p % 2 == 0 ? 0.5f : 0.25f;
+    params.scale[p] = params.scale_f32.data()[p] = p % 2 == 0 ? 0.5f : 0.25f;
     params.scale_f64[p] = params.scale[p];
   }
   std::mt19937_64 random(8);

@@ -1,6 +1,7 @@
 // The ops on a GPU: equal to affine.h, and to the CPU's ops (which ops_test.cpp and isa_test.cpp
 // compare with affine.h) for every type, granularity and stride; streams, graphs, devices. Needs a
-// GPU: without one every test is skipped. What can be shown without one is in cuda_plan_test.cpp.
+// GPU: without one every test is skipped. Quotients are in cuda_division_test.cpp; what can be
+// shown without a GPU is in cuda_plan_test.cpp.
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -15,51 +16,17 @@
 #include <limits>
 
 #include "expect_message.h"
+#include "gpu_fixture.h"
 
 namespace qcdq {
 namespace {
 
 using OptionalInt = std::optional<int64_t>;
-const std::vector<torch::ScalarType> kFloatTypes = {torch::kFloat, torch::kHalf, torch::kBFloat16,
-                                                    torch::kDouble};
-
-class CudaTest : public testing::Test {
- protected:
-  void SetUp() override {
-    if (!torch::cuda::is_available())
-      GTEST_SKIP() << "no GPU: torch::cuda::is_available() is false";
-    torch::manual_seed(0);
-  }
-};
-
-torch::Tensor cuda(const torch::Tensor& t) { return t.to(torch::kCUDA); }
-
 // A copy on the GPU with the same strides.
 torch::Tensor cuda_strided(const torch::Tensor& t) {
   torch::Tensor copy =
       torch::empty_strided(t.sizes(), t.strides(), t.options().device(torch::kCUDA));
   return copy.copy_(t);
-}
-
-// Sizes, type and every bit (the sign of zeros too).
-bool same(const torch::Tensor& gpu, const torch::Tensor& cpu) {
-  if (!gpu.is_cuda() || gpu.sizes() != cpu.sizes() || gpu.scalar_type() != cpu.scalar_type()) {
-    return false;
-  }
-  const torch::Tensor a = gpu.cpu().contiguous();
-  const torch::Tensor b = cpu.contiguous();
-  return a.numel() == 0 || std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0;
-}
-
-// Ties of the scale 0.5, +-0, denormals, infinities, NaN, values past the range; then random ones.
-torch::Tensor sample(torch::IntArrayRef sizes, torch::ScalarType type) {
-  torch::Tensor x = torch::randn(sizes) * 5;
-  torch::Tensor flat = x.view(-1);
-  const float inf = std::numeric_limits<float>::infinity();
-  const std::vector<float> edges = {0.25f, -0.0f,  inf,   -inf,   std::nanf(""), 1e-40f,  -1e-40f,
-                                    0.75f, -0.75f, 1.25f, -1.25f, 63.75f,        -64.25f, 1e30f};
-  for (int64_t i = 0; i < flat.numel(); i += 3) flat[i] = edges[i / 3 % edges.size()];
-  return x.to(type);
 }
 
 struct Case {
@@ -107,17 +74,6 @@ std::vector<torch::Tensor> with_strides(const torch::Tensor& x) {
 
 const std::vector<std::vector<int64_t>> kShapes = {{7}, {3, 70}, {2, 3, 64}, {2, 6, 5, 8}};
 
-template <typename T>
-torch::Tensor by_affine(const torch::Tensor& x, T scale, int64_t zero_point, int64_t quant_min,
-                        int64_t quant_max) {
-  torch::Tensor y = x.to(c10::CppTypeToScalarType<T>::value).clone();
-  T* values = y.mutable_data_ptr<T>();
-  for (int64_t i = 0; i < y.numel(); ++i) {
-    values[i] = fake_quantize_one(values[i], scale, zero_point, quant_min, quant_max);
-  }
-  return y.to(x.scalar_type());
-}
-
 TEST_F(CudaTest, EqualsAffineAtEverySizeAroundAVector) {
   std::vector<int64_t> sizes(80);
   for (int64_t i = 0; i < 80; ++i) sizes[i] = i;
@@ -137,21 +93,6 @@ TEST_F(CudaTest, EqualsAffineAtEverySizeAroundAVector) {
                           cuda(torch::full({}, 3, torch::kInt)), -8, 7);
         ASSERT_TRUE(same(y, expected)) << type << " " << n << " from " << start;
       }
-    }
-  }
-}
-
-TEST_F(CudaTest, DividesAsTheFormula) {
-  // Random bits: every exponent, denormals included; scales at which a reciprocal gives other
-  // codes.
-  const torch::Tensor bits = torch::randint(INT32_MIN, INT32_MAX, {1 << 22}, torch::kInt);
-  const torch::Tensor x = bits.view(torch::kFloat);
-  const torch::Tensor near = torch::randn({1 << 22});
-  for (const float scale : {0.0123f, 0.0021485f, 0.1f, 1e-38f, 1e-42f, 1e30f}) {
-    for (const torch::Tensor& values : {x, near, near * scale * 100}) {
-      const torch::Tensor y = fake_quantize(cuda(values), cuda(torch::full({}, scale)),
-                                            cuda(torch::zeros({}, torch::kInt)), -128, 127);
-      ASSERT_TRUE(same(y, by_affine<float>(values, scale, 0, -128, 127))) << scale;
     }
   }
 }

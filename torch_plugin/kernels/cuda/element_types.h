@@ -73,11 +73,17 @@ struct alignas(sizeof(X) * N) Vector {
   X v[N];
 };
 
+/// N elements from a multiple of the vector's size.
+template <typename X, int N>
+QCDQ_HOST_DEVICE Vector<X, N> load_vector(const X* from) {
+  return *reinterpret_cast<const Vector<X, N>*>(from);
+}
+
 /// Loads `count` <= N elements, at once where they are all there and `aligned` says that `from` is
 /// a multiple of the vector's size; the others are zeros.
 template <typename X, int N>
 QCDQ_HOST_DEVICE Vector<X, N> load_vector(const X* from, int64_t count, bool aligned) {
-  if (aligned && count >= N) return *reinterpret_cast<const Vector<X, N>*>(from);
+  if (aligned && count >= N) return load_vector<X, N>(from);
   Vector<X, N> result{};
   QCDQ_UNROLL
   for (int k = 0; k < N; ++k) {
@@ -98,10 +104,14 @@ QCDQ_HOST_DEVICE void store_vector(const Vector<X, N>& from, X* to, int64_t coun
   }
 }
 
+inline bool is_aligned(const void* pointer, size_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+}
+
 /// Whether all addresses are multiples of kVectorBytes.
 template <typename... Pointers>
 bool all_aligned(const Pointers*... pointers) {
-  return ((reinterpret_cast<uintptr_t>(pointers) % kVectorBytes == 0) && ...);
+  return (is_aligned(pointers, kVectorBytes) && ...);
 }
 
 /// Scales or zero points in GPU memory, contiguous, in the order of a ParamLayout. kFloat64 only
@@ -149,6 +159,31 @@ struct Params {
       }
     }
     return learned(static_cast<const float*>(zero_point_array.data)[param]);
+  }
+  /// Whether `read` can take N of each.
+  template <int N>
+  bool can_read() const {
+    return is_aligned(scale_array.data, sizeof(float) * N) &&
+           is_aligned(zero_point_array.data, sizeof(float) * N);
+  }
+  /// N parameters from `first` on, a multiple of N. Only for T float, whose scales are f32 and zero
+  /// points f32 or int32.
+  template <int N>
+  QCDQ_HOST_DEVICE void read(int64_t first, T (&scales)[N], Acc (&zero_points)[N]) const {
+    const auto s = load_vector<float, N>(static_cast<const float*>(scale_array.data) + first);
+    if (zero_point_array.type == ParamType::kInt32) {
+      const auto z =
+          load_vector<int32_t, N>(static_cast<const int32_t*>(zero_point_array.data) + first);
+      QCDQ_UNROLL
+      for (int k = 0; k < N; ++k) zero_points[k] = static_cast<Acc>(z.v[k]);
+    } else {
+      const auto z =
+          load_vector<float, N>(static_cast<const float*>(zero_point_array.data) + first);
+      QCDQ_UNROLL
+      for (int k = 0; k < N; ++k) zero_points[k] = learned(z.v[k]);
+    }
+    QCDQ_UNROLL
+    for (int k = 0; k < N; ++k) scales[k] = s.v[k];
   }
   QCDQ_HOST_DEVICE Acc clamp(Acc code) const { return clamp_code(code, quant_min, quant_max); }
   QCDQ_HOST_DEVICE bool inside(Acc unclamped) const {

@@ -66,22 +66,34 @@ __global__ void __launch_bounds__(kThreads) elementwise_kernel(const __grid_cons
 /// Op over the whole of call.layout; `second` is null where Op has one input.
 template <typename Op>
 cudaError_t launch_elementwise(const Call& call, const void* first, const void* second, void* out) {
-  const auto start = [&]<bool kOneParam>() {
-    using Body = Elementwise<Op, kOneParam>;
+  const Params<typename Op::T, typename Op::Acc> params(call.params);
+  const auto start = [&]<Sharing kSharing>() {
+    using Body = Elementwise<Op, kSharing>;
     const Body body{static_cast<const typename Body::First*>(first),
                     static_cast<const typename Body::Second*>(second),
                     static_cast<typename Body::Out*>(out),
                     call.layout.numel(),
                     all_aligned(first, second, out),
                     ParamIndex(call.layout),
-                    Params<typename Op::T, typename Op::Acc>(call.params)};
+                    params};
     return launch(&elementwise_kernel<Body>, body.blocks(), kThreads, call.stream, body);
   };
-  // f64 and ranges beyond 2^24 are rare: the general kernel serves them, one parameter or many.
+  // f64 and ranges beyond 2^24 are rare: the general kernel serves them, whatever the layout.
   if constexpr (std::is_same_v<typename Op::Acc, float>) {
-    if (call.layout.one_param()) return start.template operator()<true>();
+    constexpr int kVector = vector_of<Op>();
+    switch (sharing_of(call.layout, kVector)) {
+      case Sharing::kAll:
+        return start.template operator()<Sharing::kAll>();
+      case Sharing::kVector:
+        return start.template operator()<Sharing::kVector>();
+      case Sharing::kConsecutive:
+        if (!params.template can_read<kVector>()) break;
+        return start.template operator()<Sharing::kConsecutive>();
+      case Sharing::kAny:
+        break;
+    }
   }
-  return start.template operator()<false>();
+  return start.template operator()<Sharing::kAny>();
 }
 
 }  // namespace qcdq::cuda

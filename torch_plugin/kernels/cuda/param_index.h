@@ -34,14 +34,18 @@ class Divisor {
   /// dividend / divisor, for dividends >= 0.
   QCDQ_HOST_DEVICE int64_t quotient(int64_t dividend) const {
     if (dividend > kLargest) return dividend / divisor_;
-    const auto n = static_cast<uint32_t>(dividend);
-    const auto high = static_cast<uint32_t>((static_cast<uint64_t>(n) * magic_) >> 32);
-    return (high + n) >> shift_;  // high <= n < 2^31: the sum fits 32 bits
+    return quotient(static_cast<uint32_t>(dividend));
+  }
+  /// The same for dividends <= kLargest.
+  QCDQ_HOST_DEVICE uint32_t quotient(uint32_t dividend) const {
+    const auto high = static_cast<uint32_t>((static_cast<uint64_t>(dividend) * magic_) >> 32);
+    return (high + dividend) >> shift_;  // high <= dividend < 2^31: the sum fits 32 bits
   }
   QCDQ_HOST_DEVICE int64_t divisor() const { return divisor_; }
 
- private:
   static constexpr int64_t kLargest = 0x7FFFFFFF;
+
+ private:
   int64_t divisor_;
   uint32_t magic_ = 0;
   uint32_t shift_ = 0;
@@ -56,7 +60,19 @@ struct ParamIndex {
         block(layout.block),
         outer_step(layout.outer_step),
         axis_step(layout.axis_step),
-        inner_step(layout.inner_step) {}
+        inner_step(layout.inner_step) {
+    if (layout.equal_blocks() > 0) {  // channels that never repeat
+      inner = block;
+      axis = Divisor(std::max<int64_t>(layout.numel() / layout.block, 1));
+      block = Divisor(1);
+      outer_step = 0;
+      inner_step = 0;
+    }
+    channels = block.divisor() == 1 && outer_step == 0 && axis_step == 1 && inner_step == 0;
+  }
+
+  /// The parameter of an element.
+  QCDQ_HOST_DEVICE int64_t param(int64_t element) const;
 
   Divisor inner;
   Divisor axis;
@@ -64,6 +80,7 @@ struct ParamIndex {
   int64_t outer_step = 0;
   int64_t axis_step = 0;
   int64_t inner_step = 0;
+  bool channels = false;  // the parameter is element / inner % axis
 };
 
 /// The parameter of an element and of those after it: three divisions at the start, additions from
@@ -71,13 +88,11 @@ struct ParamIndex {
 class ParamCursor {
  public:
   QCDQ_HOST_DEVICE ParamCursor(const ParamIndex& index, int64_t element) : index_(index) {
-    const int64_t row = index.inner.quotient(element);
-    inner_ = element - row * index.inner.divisor();
-    outer_ = index.axis.quotient(row);
-    axis_ = row - outer_ * index.axis.divisor();
-    block_ = index.block.quotient(axis_);
-    in_block_ = axis_ - block_ * index.block.divisor();
-    find_param();
+    if (element <= Divisor::kLargest) {
+      locate(static_cast<uint32_t>(element));
+    } else {
+      locate(element);
+    }
   }
 
   QCDQ_HOST_DEVICE int64_t param() const { return param_; }
@@ -99,6 +114,25 @@ class ParamCursor {
   }
 
  private:
+  // In 32 bits a divisor or step may be cut off: only where it is larger than `element`, and then
+  // it is multiplied by 0. A parameter's number is never above its element's.
+  template <typename Int>
+  QCDQ_HOST_DEVICE void locate(Int element) {
+    const auto cut = [](int64_t value) { return static_cast<Int>(value); };
+    const Int row = index_.inner.quotient(element);
+    const Int inner = element - row * cut(index_.inner.divisor());
+    const Int outer = index_.axis.quotient(row);
+    const Int axis = row - outer * cut(index_.axis.divisor());
+    const Int block = index_.block.quotient(axis);
+    inner_ = inner;
+    outer_ = outer;
+    axis_ = axis;
+    block_ = block;
+    in_block_ = axis - block * cut(index_.block.divisor());
+    param_ = outer * cut(index_.outer_step) + block * cut(index_.axis_step) +
+             inner * cut(index_.inner_step);
+  }
+
   QCDQ_HOST_DEVICE void find_param() {
     param_ = outer_ * index_.outer_step + block_ * index_.axis_step + inner_ * index_.inner_step;
   }
@@ -111,5 +145,13 @@ class ParamCursor {
   int64_t in_block_;
   int64_t param_;
 };
+
+QCDQ_HOST_DEVICE inline int64_t ParamIndex::param(int64_t element) const {
+  if (channels && element <= Divisor::kLargest) {
+    const uint32_t row = inner.quotient(static_cast<uint32_t>(element));
+    return row - axis.quotient(row) * static_cast<uint32_t>(axis.divisor());
+  }
+  return ParamCursor(*this, element).param();
+}
 
 }  // namespace qcdq::cuda

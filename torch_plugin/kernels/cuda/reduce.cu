@@ -15,9 +15,15 @@ __global__ void __launch_bounds__(kReduceThreads)
   Sum* sums = reinterpret_cast<Sum*>(storage);
   const int thread = static_cast<int>(threadIdx.x);
   sums[thread] = pieces.lane_sum(blockIdx.x, thread);
-  for (int half = pieces.team() / 2; half > 0; half /= 2) {
-    __syncthreads();  // team() is the same in all threads
-    fold(sums, thread, pieces.team(), half);
+  const Team team = pieces.team();  // the same in all threads
+  for (int half = team.size() / 2; half > 0; half /= 2) {
+    // The last steps stay within a warp, each of whose lanes wrote what the step reads.
+    if (half >= 32) {
+      __syncthreads();
+    } else {
+      __syncwarp();
+    }
+    fold(sums, thread, team, half);
   }
   // The first lane of a team wrote its total itself: no barrier is needed.
   pieces.finish(blockIdx.x, thread, sums[thread]);
@@ -28,33 +34,30 @@ cudaError_t launch_pieces(const Pieces& pieces, cudaStream_t stream) {
   return launch(&reduce_kernel<Pieces>, pieces.blocks(), kReduceThreads, stream, pieces);
 }
 
-// Both kernels of a reduction.
+// The kernels of a reduction.
 template <typename Work, typename Store>
 cudaError_t reduce(const ParamLayout& layout, const Work& work, const Store& store, void* memory,
                    cudaStream_t stream) {
   auto* slots = static_cast<typename Work::Sum*>(memory);
-  const auto both = [&](const auto& pieces) {
+  const auto run = [&](const auto& pieces) {
     const cudaError_t status = launch_pieces(pieces, stream);
-    if (status != cudaSuccess) return status;
-    const SlotPlan plan(pieces.plan.params, pieces.plan.slots_per_param);
-    return launch_pieces(SlotTotals<Store>{plan, store, slots}, stream);
+    if (status != cudaSuccess || pieces.plan.one_piece_each()) return status;
+    return launch_pieces(SlotTotals<Store>{SlotPlan(pieces.plan), store, slots}, stream);
   };
   if (has_runs(layout)) {
-    return both(RunPieces<Work>{RunPlan(layout, Work::kVector), work, slots});
+    return run(RunPieces<Work, Store>{RunPlan(layout, Work::kVector), work, store, slots});
   }
-  return both(ColumnPieces<Work>{ColumnPlan(layout), work, slots});
+  return run(ColumnPieces<Work, Store>{ColumnPlan(layout), work, store, slots});
 }
 
 }  // namespace
 
 int64_t slot_bytes(const ParamLayout& layout, FloatType type) {
-  const auto slots = [&] {
-    if (!has_runs(layout)) return ColumnPlan(layout).pieces();
-    const int64_t element = type == FloatType::kF64 ? 8 : type == FloatType::kF32 ? 4 : 2;
-    return RunPlan(layout, static_cast<int>(kVectorBytes / element)).pieces();
-  }();
   static_assert(sizeof(ExtremesSum<double>) <= sizeof(LearnedSum));
-  return slots * static_cast<int64_t>(sizeof(LearnedSum));
+  constexpr auto kBytes = static_cast<int64_t>(sizeof(LearnedSum));
+  if (!has_runs(layout)) return kBytes * ColumnPlan(layout).slots();
+  const int element = type == FloatType::kF64 ? 8 : type == FloatType::kF32 ? 4 : 2;
+  return kBytes * RunPlan(layout, kVectorBytes / element).slots();
 }
 
 cudaError_t learned_backward(const Call& call, FloatType type, const void* grad, const void* x,

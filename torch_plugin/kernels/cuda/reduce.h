@@ -1,8 +1,9 @@
 // The reducing kernels of the GPU as plain functions of (block, thread): the gradients of
 // fake_quantize_learned, and minima with maxima. A first kernel sums the pieces of reduce_plan.h, a
-// second one the slots of each parameter. Both add up a team's lanes by the same tree: `fold` with
-// half of the team, a quarter, ... with a barrier before each step. reduce.cu launches them; on the
-// host tests/torch_plugin/cuda_plan_test.cpp runs every thread. Torch-free.
+// second one the slots of each parameter, where a parameter has more than one. Both add up a team's
+// lanes by the same tree: `fold` with half of the team, a quarter, ... with a barrier before each
+// step. reduce.cu launches them; on the host tests/torch_plugin/cuda_plan_test.cpp runs every
+// thread. Torch-free.
 #pragma once
 
 #include "torch_plugin/kernels/cpu_kernels.h"
@@ -43,6 +44,7 @@ struct LearnedBackward {
   using Acc = AccType;
   using Sum = LearnedSum;
   static constexpr int kVector = kVectorBytes / sizeof(X);
+  static constexpr int kAtOnce = 1;  // loads of a lane before it computes the first of them
 
   /// What all elements of a piece share.
   struct Param {
@@ -53,14 +55,21 @@ struct LearnedBackward {
     return {params.scale(index), params.zero_point(index)};
   }
 
-  /// `count` <= kVector neighbours.
-  QCDQ_HOST_DEVICE void take(const Param& p, int64_t at, int64_t count, Sum* sum) const {
-    const auto g = load_vector<X, kVector>(grad + at, count, aligned);
-    const auto v = load_vector<X, kVector>(x + at, count, aligned);
+  /// `count` <= kVector neighbours: what is read of them, and what is done with it.
+  struct Loaded {
+    Vector<X, kVector> grad;
+    Vector<X, kVector> x;
+  };
+  QCDQ_HOST_DEVICE Loaded load(int64_t at, int64_t count) const {
+    return {load_vector<X, kVector>(grad + at, count, aligned),
+            load_vector<X, kVector>(x + at, count, aligned)};
+  }
+  QCDQ_HOST_DEVICE void take(const Param& p, const Loaded& loaded, int64_t at, int64_t count,
+                             Sum* sum) const {
     Vector<X, kVector> result;
     QCDQ_UNROLL
     for (int k = 0; k < kVector; ++k) {
-      if (k < count) result.v[k] = take_one(p, g.v[k], v.v[k], sum);
+      if (k < count) result.v[k] = take_one(p, loaded.grad.v[k], loaded.x.v[k], sum);
     }
     store_vector<X, kVector>(result, grad_x + at, count, aligned);
   }
@@ -90,88 +99,25 @@ struct FindExtremes {
   using X = XType;
   using Sum = ExtremesSum<ComputeType<X>>;
   static constexpr int kVector = kVectorBytes / sizeof(X);
+  static constexpr int kAtOnce = 4;
 
   struct Param {};
   QCDQ_HOST_DEVICE Param param(int64_t) const { return {}; }
-  QCDQ_HOST_DEVICE void take(const Param&, int64_t at, int64_t count, Sum* sum) const {
-    const auto v = load_vector<X, kVector>(x + at, count, aligned);  // zeros past the end
+  using Loaded = Vector<X, kVector>;  // zeros past the end
+  QCDQ_HOST_DEVICE Loaded load(int64_t at, int64_t count) const {
+    return load_vector<X, kVector>(x + at, count, aligned);
+  }
+  QCDQ_HOST_DEVICE void take(const Param&, const Loaded& loaded, int64_t, int64_t, Sum* sum) const {
     QCDQ_UNROLL
-    for (int k = 0; k < kVector; ++k) sum->add({widen(v.v[k]), widen(v.v[k])});
+    for (int k = 0; k < kVector; ++k) sum->add({widen(loaded.v[k]), widen(loaded.v[k])});
   }
 
   const X* x;
   bool aligned;
 };
 
-// --- the first kernel
-// ----------------------------------------------------------------------------
-
-/// The pieces of a RunPlan.
-template <typename WorkType>
-struct RunPieces {
-  using Work = WorkType;
-  using Sum = typename Work::Sum;
-
-  int64_t blocks() const { return plan.blocks(); }
-  QCDQ_HOST_DEVICE int team() const { return plan.team; }
-
-  QCDQ_HOST_DEVICE Sum lane_sum(int64_t block, int thread) const {
-    Sum sum;
-    const int64_t piece = piece_of(block, thread);
-    if (piece >= plan.pieces()) return sum;
-    const auto param = work.param(piece - plan.per_params.quotient(piece) * plan.params);
-    plan.for_each(piece, thread & (plan.team - 1),
-                  [&](int64_t at, int64_t count) { work.take(param, at, count, &sum); });
-    return sum;
-  }
-  /// `sum`: of the team, in its first lane.
-  QCDQ_HOST_DEVICE void finish(int64_t block, int thread, const Sum& sum) const {
-    const int64_t piece = piece_of(block, thread);
-    if ((thread & (plan.team - 1)) == 0 && piece < plan.pieces()) slots[piece] = sum;
-  }
-
-  RunPlan plan;
-  Work work;
-  Sum* slots;
-
- private:
-  QCDQ_HOST_DEVICE int64_t piece_of(int64_t block, int thread) const {
-    return block * (kReduceThreads / plan.team) + thread / plan.team;
-  }
-};
-
-/// The pieces of a ColumnPlan: one thread each.
-template <typename WorkType>
-struct ColumnPieces {
-  using Work = WorkType;
-  using Sum = typename Work::Sum;
-
-  int64_t blocks() const { return plan.blocks(); }
-  QCDQ_HOST_DEVICE int team() const { return 1; }
-
-  QCDQ_HOST_DEVICE Sum lane_sum(int64_t block, int thread) const {
-    Sum sum;
-    const int64_t piece = block * kReduceThreads + thread;
-    if (piece >= plan.pieces()) return sum;
-    const ColumnPlan::Column column = plan.column(piece);
-    const auto param = work.param(column.param);
-    for (int64_t r = 0; r < column.rows; ++r) {
-      work.take(param, column.first + r * plan.columns, 1, &sum);
-    }
-    return sum;
-  }
-  QCDQ_HOST_DEVICE void finish(int64_t block, int thread, const Sum& sum) const {
-    const int64_t piece = block * kReduceThreads + thread;
-    if (piece < plan.pieces()) slots[piece] = sum;
-  }
-
-  ColumnPlan plan;
-  Work work;
-  Sum* slots;
-};
-
-// --- the second kernel
-// ---------------------------------------------------------------------------
+// --- what is stored of a parameter's total
+// ---------------------------------------------------------------
 
 template <typename X>
 QCDQ_HOST_DEVICE void store_gradient(void* to, int64_t index, double value) {
@@ -226,42 +172,149 @@ struct StoreChosen {
   int32_t* zero_point;
 };
 
+// --- the first kernel
+// ----------------------------------------------------------------------------
+
+template <typename Plan, typename Store, typename Sum>
+QCDQ_HOST_DEVICE void finish_piece(const Plan& plan, const Store& store, Sum* slots, int64_t piece,
+                                   const Sum& sum) {
+  if (plan.one_piece_each()) {
+    store(piece, sum);
+  } else {
+    slots[piece] = sum;
+  }
+}
+
+/// The pieces of a RunPlan.
+template <typename WorkType, typename StoreType>
+struct RunPieces {
+  using Work = WorkType;
+  using Store = StoreType;
+  using Sum = typename Work::Sum;
+
+  int64_t blocks() const { return plan.blocks(); }
+  QCDQ_HOST_DEVICE Team team() const { return plan.team; }
+
+  QCDQ_HOST_DEVICE Sum lane_sum(int64_t block, int thread) const {
+    Sum sum;
+    const int64_t piece = plan.team.number(block, thread);
+    if (piece >= plan.pieces()) return sum;
+    const RunPlan::Part part = plan.part(piece);
+    const auto param = work.param(part.param);
+    if (part.loads <= static_cast<uint32_t>(plan.team.size())) {  // short runs, in blocks
+      const auto [at, count] = plan.range(part, plan.team.lane(thread));
+      if (count > 0) work.take(param, work.load(at, count), at, count, &sum);
+      return sum;
+    }
+    for (uint32_t load = plan.team.lane(thread); load < part.loads;
+         load += Work::kAtOnce * plan.team.size()) {
+      RunPlan::Range ranges[Work::kAtOnce];
+      typename Work::Loaded loaded[Work::kAtOnce];
+      QCDQ_UNROLL
+      for (int i = 0; i < Work::kAtOnce; ++i) {
+        ranges[i] = plan.range(part, load + i * plan.team.size());
+        if (ranges[i].count > 0) loaded[i] = work.load(ranges[i].at, ranges[i].count);
+      }
+      QCDQ_UNROLL
+      for (int i = 0; i < Work::kAtOnce; ++i) {
+        if (ranges[i].count > 0) {
+          work.take(param, loaded[i], ranges[i].at, ranges[i].count, &sum);
+        }
+      }
+    }
+    return sum;
+  }
+  /// `sum`: of the team, in its first lane.
+  QCDQ_HOST_DEVICE void finish(int64_t block, int thread, const Sum& sum) const {
+    const int64_t piece = plan.team.number(block, thread);
+    if (plan.team.lane(thread) == 0 && piece < plan.pieces()) {
+      finish_piece(plan, store, slots, piece, sum);
+    }
+  }
+
+  RunPlan plan;
+  Work work;
+  Store store;
+  Sum* slots;
+};
+
+inline constexpr int kRowsAtOnce = 4;  // of a column: loaded before the first of them is stored
+
+/// The pieces of a ColumnPlan: one thread each.
+template <typename WorkType, typename StoreType>
+struct ColumnPieces {
+  using Work = WorkType;
+  using Store = StoreType;
+  using Sum = typename Work::Sum;
+
+  int64_t blocks() const { return plan.blocks(); }
+  QCDQ_HOST_DEVICE Team team() const { return Team(1); }
+
+  QCDQ_HOST_DEVICE Sum lane_sum(int64_t block, int thread) const {
+    Sum sum;
+    const int64_t piece = block * kReduceThreads + thread;
+    if (piece >= plan.pieces()) return sum;
+    const ColumnPlan::Column column = plan.column(piece);
+    const auto param = work.param(column.param);
+    for (int64_t r = 0; r < column.rows; r += kRowsAtOnce) {
+      typename Work::Loaded loaded[kRowsAtOnce];
+      QCDQ_UNROLL
+      for (int i = 0; i < kRowsAtOnce; ++i) {
+        if (r + i < column.rows) loaded[i] = work.load(column.first + (r + i) * plan.columns, 1);
+      }
+      QCDQ_UNROLL
+      for (int i = 0; i < kRowsAtOnce; ++i) {
+        if (r + i >= column.rows) break;
+        work.take(param, loaded[i], column.first + (r + i) * plan.columns, 1, &sum);
+      }
+    }
+    return sum;
+  }
+  QCDQ_HOST_DEVICE void finish(int64_t block, int thread, const Sum& sum) const {
+    const int64_t piece = block * kReduceThreads + thread;
+    if (piece < plan.pieces()) finish_piece(plan, store, slots, piece, sum);
+  }
+
+  ColumnPlan plan;
+  Work work;
+  Store store;
+  Sum* slots;
+};
+
+// --- the second kernel
+// ---------------------------------------------------------------------------
+
 /// Adds the slots of each parameter and stores what follows from the total.
 template <typename Store>
 struct SlotTotals {
   using Sum = typename Store::Sum;
 
   int64_t blocks() const { return plan.blocks(); }
-  QCDQ_HOST_DEVICE int team() const { return plan.team; }
+  QCDQ_HOST_DEVICE Team team() const { return plan.team; }
 
   QCDQ_HOST_DEVICE Sum lane_sum(int64_t block, int thread) const {
     Sum sum;
-    const int64_t param = param_of(block, thread);
+    const int64_t param = plan.team.number(block, thread);
     if (param >= plan.params) return sum;
-    for (int64_t k = thread & (plan.team - 1); k < plan.slots_per_param; k += plan.team) {
+    for (int64_t k = plan.team.lane(thread); k < plan.slots_per_param; k += plan.team.size()) {
       sum.add(slots[k * plan.params + param]);
     }
     return sum;
   }
   QCDQ_HOST_DEVICE void finish(int64_t block, int thread, const Sum& sum) const {
-    const int64_t param = param_of(block, thread);
-    if ((thread & (plan.team - 1)) == 0 && param < plan.params) store(param, sum);
+    const int64_t param = plan.team.number(block, thread);
+    if (plan.team.lane(thread) == 0 && param < plan.params) store(param, sum);
   }
 
   SlotPlan plan;
   Store store;
   const Sum* slots;
-
- private:
-  QCDQ_HOST_DEVICE int64_t param_of(int64_t block, int thread) const {
-    return block * (kReduceThreads / plan.team) + thread / plan.team;
-  }
 };
 
 /// One step of a team's tree: the first `half` lanes each add the lane `half` behind them.
 template <typename Sum>
-QCDQ_HOST_DEVICE void fold(Sum* sums, int thread, int team, int half) {
-  if ((thread & (team - 1)) < half) sums[thread].add(sums[thread + half]);
+QCDQ_HOST_DEVICE void fold(Sum* sums, int thread, const Team& team, int half) {
+  if (team.lane(thread) < half) sums[thread].add(sums[thread + half]);
 }
 
 }  // namespace qcdq::cuda

@@ -10,7 +10,7 @@ int64_t round_up_quotient(int64_t value, int64_t divisor) {
 
 }  // namespace
 
-RunPlan::RunPlan(const ParamLayout& layout, int vector) : params(layout.params()) {
+RunPlan::RunPlan(const ParamLayout& layout, int vector) : PieceCount{layout.params(), 0} {
   const bool blocked = layout.inner_step != 0;
   if (blocked) {
     outer = 1;
@@ -34,7 +34,7 @@ RunPlan::RunPlan(const ParamLayout& layout, int vector) : params(layout.params()
   merged = chunks > 1 || run == 0
                ? 1
                : std::clamp<int64_t>(kPiece / run, 1, std::max<int64_t>(1, outer));
-  slots_per_param = layout.numel() == 0 ? 0 : round_up_quotient(outer, merged) * chunks;
+  pieces_per_param = layout.numel() == 0 ? 0 : round_up_quotient(outer, merged) * chunks;
   // Where all runs start at a full load's place, which is a matter of the layout. (Where the array
   // does not, for_each's order stays: such loads are made element by element.)
   const bool at_vectors = run % vector == 0 && row % vector == 0;
@@ -42,15 +42,15 @@ RunPlan::RunPlan(const ParamLayout& layout, int vector) : params(layout.params()
   per_params = Divisor(params);
   per_chunks = Divisor(chunks);
   per_run_vectors = Divisor(round_up_quotient(std::min(run, kPiece), width));
-  team = team_of(merged * per_run_vectors.divisor());
+  team = Team(merged * per_run_vectors.divisor());
 }
 
-ColumnPlan::ColumnPlan(const ParamLayout& layout) : params(layout.params()) {
+ColumnPlan::ColumnPlan(const ParamLayout& layout) : PieceCount{layout.params(), 0} {
   const bool blocked = layout.inner_step != 0;
   columns = blocked ? layout.inner : layout.axis;
   set_rows = blocked ? layout.axis : layout.outer;
   rows = blocked ? layout.block : layout.outer;
-  slots_per_param = layout.numel() == 0 ? 0 : round_up_quotient(rows, kRows);
+  pieces_per_param = layout.numel() == 0 ? 0 : round_up_quotient(rows, kRows);
   per_params = Divisor(params);
   per_columns = Divisor(columns);
   per_groups = Divisor(blocked ? layout.blocks() : 1);
