@@ -2,7 +2,8 @@
 // bench/gpu.sh runs it. Writes the rows that report.py reads (as Google Benchmark writes them; that
 // library is not needed here, because the GPU's clock measures).
 //
-//   bench_gpu OUT.json
+//   bench_gpu OUT.json [FILTER]     only cases whose name contains FILTER, such as
+//   fwd/channel_1/f16
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
@@ -60,6 +61,11 @@ const char* type_name(at::ScalarType type) {
 std::string size_name(int64_t bytes) {
   return bytes >= kMiB ? std::to_string(bytes / kMiB) + "MiB"
                        : std::to_string(bytes / kKiB) + "KiB";
+}
+
+std::string name_of(const OpCase& c) {
+  return c.op + "/" + c.pass + "/" + c.granularity + "/" + type_name(c.type) + "/" +
+         size_name(c.bytes);
 }
 
 // 64 channels, as in bench_ops.
@@ -329,8 +335,7 @@ void measure(const OpCase& c, Output* out) {
   }
   const double elements = static_cast<double>(p.ring[0].x.numel());
   for (size_t r = 0; r < rows.size(); ++r) {
-    const std::string name = c.op + "/" + c.pass + "/" + c.granularity + "/" + type_name(c.type) +
-                             "/" + size_name(c.bytes) + "/t1/" + rows[r].impl;
+    const std::string name = name_of(c) + "/t1/" + rows[r].impl;
     std::fprintf(out->file, "%s\n    {\"name\": \"%s\", ", out->first ? "" : ",", name.c_str());
     out->first = false;
     if (!errors[r].empty()) {
@@ -364,7 +369,8 @@ std::vector<OpCase> all_cases() {
     cases.push_back({"choose_qparams", "fwd", granularity, at::kFloat, 64 * kMiB});
   }
   for (const at::ScalarType type : {at::kHalf, at::kBFloat16}) {
-    for (const char* granularity : {"per_tensor", "channel_1"}) {
+    for (const char* granularity :
+         {"per_tensor", "channel_0", "channel_1", "channel_last", "blocked"}) {
       cases.push_back({"fake_quantize", "fwd", granularity, type, 64 * kMiB});
     }
   }
@@ -382,10 +388,11 @@ std::vector<OpCase> all_cases() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::fprintf(stderr, "usage: bench_gpu OUT.json\n");
+  if (argc != 2 && argc != 3) {
+    std::fprintf(stderr, "usage: bench_gpu OUT.json [FILTER]\n");
     return 2;
   }
+  const std::string filter = argc == 3 ? argv[2] : "";
   try {
     TORCH_CHECK(torch::cuda::is_available(), "bench_gpu: no GPU: nothing was measured");
     cudaDeviceProp properties;
@@ -394,7 +401,13 @@ int main(int argc, char** argv) {
     std::fprintf(out.file,
                  "{\n  \"context\": {\"torch\": \"%s\", \"gpu\": \"%s\"},\n  \"benchmarks\": [",
                  TORCH_VERSION, escaped(properties.name).c_str());
-    for (const OpCase& c : all_cases()) measure(c, &out);
+    bool found = false;
+    for (const OpCase& c : all_cases()) {
+      if (name_of(c).find(filter) == std::string::npos) continue;
+      found = true;
+      measure(c, &out);
+    }
+    TORCH_CHECK(found, "bench_gpu: no case has '", filter, "' in its name");
     std::fprintf(out.file, "\n  ]\n}\n");
   } catch (const c10::Error& error) {
     std::fprintf(stderr, "%s\n", error.what_without_backtrace());

@@ -95,6 +95,7 @@ def meta_lines(meta):
         ("command", meta["command"]), ("date", meta["date"]),
         ("load average at the end", str(meta["load_average"])),
     ]  # fmt: skip
+    lines = [x for x in lines if x[1] not in ("unknown", "not measured")]  # "not run" names them
     if meta["missing_suites"]:
         lines.append(("not run", ", ".join(meta["missing_suites"])))
     return lines + [("note", note) for note in meta["notes"]]
@@ -200,6 +201,23 @@ def model_plots(rows):
     return out
 
 
+GPU_OPS = (("fake_quantize", "fwd"), ("fake_quantize", "fwd_bwd"), ("fake_quantize_learned", "fwd_bwd"),
+           ("choose_qparams", "fwd"), ("quantize", "fwd"), ("dequantize", "fwd"))  # fmt: skip
+
+
+def gpu_plots(rows):
+    wanted = dict(suite="gpu", op="fake_quantize", pass_="fwd", granularity="per_tensor", type="f32")
+    out = [plots.lines("GPU fake_quantize, forward: time of a call", "size of x (f32)", "time",
+                       by_size(rows, "median_ns", **wanted), y_name=plots.duration)]  # fmt: skip
+    for op, pass_ in GPU_OPS:
+        entries = [(f"{x['impl'].split('_')[0]} {x['type']} {x['granularity']}", x["ratio"],
+                    f"{x['ratio']:.2f}x  {r.show_time(x['median_ns'])}")
+                   for x in r.select(rows, suite="gpu", op=op, pass_=pass_, size="64MiB")
+                   if "ratio" in x and x["impl"].startswith(("ours", "aten"))]  # fmt: skip
+        out.append(plots.bars(f"GPU {op} {pass_}, 64 MiB: ratio to x.clone()", "times a copy", entries))
+    return out
+
+
 def as_html(report, lines):
     meta, rows = report["meta"], report["rows"]
     escape = html.escape
@@ -209,7 +227,8 @@ def as_html(report, lines):
         f"<tr><td>{escape(x['what'])}</td><td>{escape(x['target'])}</td><td class=number>{escape(x['value'] or '-')}"
         f"</td><td class={headline.verdict(x).split(' ')[0].lower() or 'soft'}>{headline.verdict(x)}</td>"
         f"<td class=soft>{escape(x['where'])}</td></tr>" for x in lines)  # fmt: skip
-    drawn = [p for p in [*size_plots(rows), granularity_plot(rows), roofline_plot(rows), *model_plots(rows)] if p]
+    drawn = [p for p in [*size_plots(rows), granularity_plot(rows), roofline_plot(rows), *model_plots(rows),
+                           *gpu_plots(rows)] if p]
     tables = []
     for suite in SUITES:
         found = [x for x in rows if x["suite"] == suite]

@@ -41,13 +41,37 @@ def test_gpu_share_of_the_copy(tmp_path):
     small = group(op, "fwd/per_tensor/f32/16MiB/t1", 9.0, {"copy": 1.0, "ours": 9.0})
     gpu = small + group(op, large, 30.0, {"copy": 1.0, "ours": 1.1, "aten": 3.3})
     lines = table(tmp_path, gpu=gpu)
+    assert all(name.startswith("GPU ") for name in lines)  # no row of the CPU's
     share = lines["GPU fake_quantize f32 per tensor"]
     assert share["value"] == "91%" and share["ok"] and share["where"] == "64MiB"
     against = lines["GPU fake_quantize f32 against aten"]
-    assert against["value"] == "3.0x" and against["ok"]
+    assert against["value"] == "3.00x" and against["ok"]
     lines = table(tmp_path, gpu=group(op, large, 30.0, {"copy": 1.0, "ours": 1.5}))
     assert headline.verdict(lines["GPU fake_quantize f32 per tensor"]) == "MISSED"
     assert headline.verdict(lines["GPU fake_quantize f32 against aten"]) == "not measured"
+
+
+def test_gpu_per_channel_is_the_worst_axis(tmp_path):
+    gpu = []
+    for axis, ours, aten in (("0", 1.0, 5.0), ("1", 1.25, 5.0), ("last", 1.0, 4.0)):
+        gpu += group("fake_quantize", f"fwd/channel_{axis}/f32/64MiB/t1", 30.0,
+                     {"copy": 1.0, "ours": ours, "aten": aten})  # fmt: skip
+        gpu += group("fake_quantize_learned", f"fwd_bwd/channel_{axis}/f32/64MiB/t1", 30.0,
+                     {"copy": 1.0, "ours": 2.0, "aten_learnable": aten * 2})  # fmt: skip
+    lines = table(tmp_path, gpu=gpu)
+    assert lines["GPU fake_quantize f32 per channel"]["value"] == "80%"
+    assert lines["GPU fake_quantize f32 per channel against aten"]["value"] == "4.00x"
+    learned = lines["GPU fake_quantize_learned per channel against aten"]
+    assert learned["value"] == "4.00x" and learned["target"] == "(no promise)" and learned["ok"] is None
+    assert headline.verdict(lines["GPU fake_quantize f16 per channel"]) == "not measured"
+
+
+def test_a_gpu_report_has_plots(tmp_path):
+    raw = write_raw(tmp_path / "raw", gpu=group("fake_quantize", "fwd/per_tensor/f32/64MiB/t1", 30.0,
+                                                {"copy": 1.0, "ours": 1.1, "aten": 3.3}))  # fmt: skip
+    assert report.main(["--raw", str(raw), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "GPU fake_quantize fwd, 64 MiB: ratio to x.clone()" in page and page.count("<svg") == 2
 
 
 def test_speedups_are_of_the_same_group(tmp_path):
