@@ -114,10 +114,12 @@ TYPED_TEST(IsaTest, CodesEqualTheFormula) {
 }
 
 std::vector<ParamLayout> layouts() {
-  // The last two have rows enough to fold what their columns need (kernels/exact_rounding.h).
-  std::vector<ParamLayout> all = {ParamLayout::cyclic(50, 3), ParamLayout::cyclic(64, 64),
-                                  ParamLayout::cyclic(100, 17), ParamLayout::cyclic(2950, 100),
-                                  ParamLayout::per_channel(20, 130, 1)};
+  // The last of these have rows enough to fold what their columns need (kernels/exact_rounding.h).
+  std::vector<ParamLayout> all = {
+      ParamLayout::cyclic(50, 3),          ParamLayout::cyclic(64, 64),
+      ParamLayout::cyclic(100, 17),        ParamLayout::cyclic(2950, 100),
+      ParamLayout::cyclic(2950, 128),      ParamLayout::cyclic(2980, 128),
+      ParamLayout::per_channel(20, 130, 1)};
   for (const int64_t outer : {1, 3}) {
     for (const int64_t axis : {1, 2, 5, 33, 64}) {
       for (const int64_t inner : {1, 2, 7, 19}) {

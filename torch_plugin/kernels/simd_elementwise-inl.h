@@ -211,24 +211,29 @@ struct FakeQuantizeOp {
     folded->doubt = 0.5f - furthest * kDoubt;
     return furthest <= kFurthestMultiplied;
   }
-  // The elements of whole groups of a row; returns how many that were.
-  HWY_INLINE size_t row_groups(D d, int64_t offset, size_t count, const FoldedColumns& f) const {
+  // The elements of whole groups of rows that follow each other; returns how many of a row that
+  // were.
+  HWY_INLINE size_t row_groups(D d, int64_t offset, size_t columns, int64_t rows,
+                               const FoldedColumns& f) const {
     const X* x = inputs.x + offset;
     X* out = y + offset;
-    return may_stream(d, streamed, out) ? stored_row_groups<Stores::kStreamed>(d, x, out, count, f)
-                                        : stored_row_groups<Stores::kCached>(d, x, out, count, f);
+    return may_stream(d, streamed, out)
+               ? stored_row_groups<Stores::kStreamed>(d, x, out, columns, rows, f)
+               : stored_row_groups<Stores::kCached>(d, x, out, columns, rows, f);
   }
   template <Stores kStores>
-  HWY_INLINE size_t stored_row_groups(D d, const X* x, X* out, size_t count,
+  HWY_INLINE size_t stored_row_groups(D d, const X* x, X* out, size_t columns, int64_t rows,
                                       const FoldedColumns& f) const {
     const size_t size = Group<D>::kVectors * hn::Lanes(d);
+    const size_t whole = columns - columns % size;
     const V doubt = hn::Set(d, f.doubt);
-    size_t i = 0;
-    for (; i + size <= count; i += size) {
-      const GroupParams p{f.groups.get() + i * kFields};
-      tested_group<kStores>(d, x + i, out + i, p, doubt);
+    for (int64_t r = 0; r < rows; ++r, x += columns, out += columns) {
+      for (size_t i = 0; i < whole; i += size) {
+        const GroupParams p{f.groups.get() + i * kFields};
+        tested_group<kStores>(d, x + i, out + i, p, doubt);
+      }
     }
-    return i;
+    return whole;
   }
 
   Formula<D> formula;

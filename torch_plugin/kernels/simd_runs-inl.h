@@ -118,10 +118,20 @@ HWY_INLINE bool map_rows(const SimdRuns& runs, const Op& op, D d) {
   typename Op::FoldedColumns folded;
   if (!op.fold_columns(d, runs.scale, runs.zero_point, columns, &folded)) return false;
   const ParamPerElement<D> params(d, runs.scale, runs.zero_point);
-  for (int64_t r = runs.begin; r < runs.end; ++r) {
-    const int64_t offset = r * layout.axis;
-    const size_t count = static_cast<size_t>(HWY_MIN(layout.axis, layout.numel() - offset));
-    const size_t done = op.row_groups(d, offset, count, folded);
+  const int64_t whole = HWY_MIN(runs.end, layout.numel() / layout.axis);  // the last may be cut
+  if (columns % (Group<D>::kVectors * hn::Lanes(d)) == 0) {
+    // Rows of a few groups: what a call for each costs would take as long as these.
+    op.row_groups(d, runs.begin * layout.axis, columns, whole - runs.begin, folded);
+  } else {
+    for (int64_t r = runs.begin; r < whole; ++r) {
+      const size_t done = op.row_groups(d, r * layout.axis, columns, 1, folded);
+      map_run(op, r * layout.axis, columns, params, done);
+    }
+  }
+  if (whole < runs.end) {
+    const int64_t offset = whole * layout.axis;
+    const size_t count = static_cast<size_t>(layout.numel() - offset);
+    const size_t done = op.row_groups(d, offset, count, 1, folded);
     if (count >= hn::Lanes(d)) {
       map_run(op, offset, count, params, done);
     } else {
