@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "torch_plugin/checks.h"
@@ -283,14 +284,21 @@ inline QParams prepare_qparams(const char* op, const at::Tensor& dense,
 // long runs with a parameter per element. Not for ops that sum.
 inline constexpr int64_t kShortRun = 16;
 inline constexpr int64_t kTiledRun = 512;
+// fake_quantize walks rows of whole groups of vectors without a cost for each (at most 64 elements,
+// kernels/simd_runs-inl.h), and the fewer parameters it keeps the better.
+inline constexpr int64_t kGroupElements = 64;
 
-inline void tile_short_runs(QParams* p) {
+enum class Tiles { kLong, kGroups };
+
+inline void tile_short_runs(QParams* p, Tiles wanted = Tiles::kLong) {
   const ParamLayout& layout = p->layout;
   if (layout.one_param() || layout.inner_step != 0 || layout.numel() == 0) return;
   const int64_t inner = layout.inner;
   const int64_t period = layout.axis * inner;
   if (inner == 1 ? period > kTiledRun / 2 : inner >= kShortRun || period > 16 * kTiledRun) return;
-  const int64_t tiles = std::max<int64_t>(1, kTiledRun / period);
+  int64_t tiles = std::max<int64_t>(1, kTiledRun / period);
+  const int64_t to_groups = kGroupElements / std::gcd(period, kGroupElements);
+  if (wanted == Tiles::kGroups && to_groups < tiles) tiles = to_groups;
   if (layout.numel() < 4 * tiles * period) return;
   const auto tile = [&](auto* values) {
     if (values->size() == 0) return;
@@ -346,7 +354,7 @@ void parallel_runs(const ParamLayout& layout, const Q& q, Body&& body) {
 
 // fake_quantize after all checks.
 inline at::Tensor fake_quantize_dense(const at::Tensor& dense, QParams qparams) {
-  tile_short_runs(&qparams);
+  tile_short_runs(&qparams, Tiles::kGroups);
   at::Tensor y = empty_as(dense, dense.scalar_type());
   with_float_type(dense.scalar_type(), [&](auto element) {
     using X = decltype(element);

@@ -112,6 +112,11 @@ struct FakeQuantizeOp {
       for (; i + size <= count; i += size) {
         group<Rounding::kDivided, kStores>(d, x + i, out + i, f, f.doubt);
       }
+      // Blocks of 32 are two vectors of AVX-512.
+      constexpr size_t kPair = 2;
+      for (; i + kPair * hn::Lanes(d) <= count; i += kPair * hn::Lanes(d)) {
+        group<Rounding::kDivided, kStores, kPair>(d, x + i, out + i, f, f.doubt);
+      }
     }
     return i;
   }
@@ -124,10 +129,10 @@ struct FakeQuantizeOp {
     }
   }
   // Returns whether all codes are beyond doubt. `p` has parameters for each vector of the group.
-  template <Rounding kRounding, Stores kStores, class Params>
+  template <Rounding kRounding, Stores kStores, size_t kVectors = Group<D>::kVectors, class Params>
   HWY_INLINE bool group(D d, const X* x, X* out, const Params& p, V doubt) const {
     constexpr bool kInOrder = !std::is_same_v<Params, Folded>;
-    Group<D> v;
+    Group<D, kVectors> v;
     prefetch_around<kStores>(x, out, v.kVectors * hn::Lanes(d));
     if constexpr (kInOrder) {
       v.load_in_order(d, x);
@@ -140,11 +145,11 @@ struct FakeQuantizeOp {
     });
     v.each([&](V a, size_t k) HWY_ATTR { return hn::Max(a, p.lo_of(k)); });
     v.each([&](V a, size_t k) HWY_ATTR { return hn::Min(a, p.hi_of(k)); });
-    const Group<D> ratio = v;
+    const Group<D, kVectors> ratio = v;
     v.each([&](V a) HWY_ATTR { return hn::Round(a); });
     V furthest = hn::Zero(d);
     if constexpr (kRounding == Rounding::kTested) {
-      for (size_t k = 0; k < Group<D>::kVectors; ++k) {
+      for (size_t k = 0; k < kVectors; ++k) {
         furthest = hn::Max(furthest, hn::Abs(hn::Sub(ratio.at[k], v.at[k])));
       }
     }
