@@ -295,7 +295,7 @@ struct FakeQuantizeBackwardOp {
     size_t i = 0;
     for (; i + 2 * lanes <= count; i += 2 * lanes) {
       prefetch_around<kStores>(in.x + i, out + i, 2 * lanes);
-      prefetch_ahead(in.grad + i, 2 * lanes);
+      prefetch_ahead<kStores>(in.grad + i, 2 * lanes);
       for (size_t j = i; j < i + 2 * lanes; j += lanes) {
         const V v = load_f32(d, in.x + j);
         store_where<kStores>(d, hn::And(hn::Ge(v, f.first), hn::Le(v, f.last)), in.grad + j,
