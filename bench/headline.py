@@ -29,7 +29,12 @@ def to_copy(rows, what, limit, **wanted):
     if not found:
         return line(what, f"<= {limit:g}x of a copy", None, None, "")
     worst = max(found, key=lambda x: x["ratio"])
-    return line(what, f"<= {limit:g}x of a copy", f"{worst['ratio']:.2f}x", worst["ratio"] <= limit,
+    value = f"{worst['ratio']:.2f}x"
+    # What the caches of this machine make of the same reads and writes; the promise stays as it is.
+    traffic = r.same_group(rows, worst, "traffic")
+    if traffic:
+        value += f" (its traffic alone {traffic['ratio']:.2f}x)"
+    return line(what, f"<= {limit:g}x of a copy", value, worst["ratio"] <= limit,
                 sizes_of(found))  # fmt: skip
 
 

@@ -250,6 +250,7 @@ std::vector<std::pair<std::string, Forward>> forwards(const OpCase& c) {
 
 std::vector<std::string> impls_of(const OpCase& op_case) {
   std::vector<std::string> names = {"copy"};
+  if (op_case.pass == "fwd_bwd") names.emplace_back("traffic");
   for (const auto& [name, forward] : forwards(op_case)) names.push_back(name);
   return names;
 }
@@ -262,6 +263,13 @@ std::vector<Row> make_rows(const OpCase& op_case) {
                     const at::NoGradGuard no_grad;
                     const at::Tensor y = x.clone();
                   }});
+  if (tensors->has_backward()) {
+    rows.push_back({"traffic", [x = tensors->x.detach(), grad = tensors->grad] {
+                      const at::NoGradGuard no_grad;
+                      const at::Tensor y = x.clone();
+                      const at::Tensor grad_x = at::add(x, grad);
+                    }});
+  }
   for (auto& [name, forward] : forwards(op_case)) {
     rows.push_back(tensors->has_backward() ? backward_row(name, tensors, forward)
                                            : forward_row(name, tensors, forward));

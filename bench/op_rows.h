@@ -1,5 +1,7 @@
 // The rows of bench_ops: for one op, pass, granularity, type and size, what is called for
-// x.clone(), qcdq's op, aten's op and the same formula composed of torch ops.
+// x.clone(), qcdq's op, aten's op and the same formula composed of torch ops. Forward and backward
+// have "traffic" too: x.clone() and x + grad, which read and write the same arrays and do nothing
+// else.
 #pragma once
 
 #include <ATen/core/Tensor.h>

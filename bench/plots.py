@@ -11,6 +11,7 @@ STYLES = {
     "ours_layers": ("#5b4bc4", ""),
     "copy": ("#6b7280", "5 4"),
     "memcpy": ("#6b7280", "5 4"),
+    "traffic": ("#6b7280", "1 3"),
     "fp32": ("#6b7280", "5 4"),
     "aten": ("#d9480f", ""),
     "aten_tensor_qparams": ("#f08c00", "2 3"),

@@ -36,6 +36,14 @@ def test_the_worst_size_counts(tmp_path):
     assert line["value"] == "1.40x" and headline.verdict(line) == "MISSED"
 
 
+def test_forward_and_backward_stand_beside_their_traffic(tmp_path):
+    ops = group("fake_quantize", "fwd_bwd/per_tensor/f32/4MiB/t1", 200.0,
+                {"copy": 1.0, "traffic": 2.9, "ours": 3.0})  # fmt: skip
+    line = table(tmp_path, ops=ops)["fake_quantize fwd+bwd (STE)"]
+    assert line["value"] == "3.00x (its traffic alone 2.90x)"
+    assert headline.verdict(line) == "MISSED"  # the promise is the same
+
+
 def test_gpu_share_of_the_copy(tmp_path):
     op, large = "fake_quantize", "fwd/per_tensor/f32/64MiB/t1"
     small = group(op, "fwd/per_tensor/f32/16MiB/t1", 9.0, {"copy": 1.0, "ours": 9.0})
