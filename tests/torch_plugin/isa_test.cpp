@@ -208,6 +208,7 @@ void check_every_value(const std::vector<Setting>& settings) {
       check_long_runs(*table, x, s, ParamLayout::per_channel(1, 4, x.size() / 4), true);
       check_long_runs(*table, x, s, ParamLayout::per_channel(1, 16, x.size() / 16), true);
       check_long_runs(*table, x, s, ParamLayout::cyclic(x.size(), 200), false);
+      check_long_runs(*table, x, s, ParamLayout::cyclic(x.size(), kMostColumnsOfRows), true);
     }
   }
 }
@@ -251,7 +252,9 @@ TEST(IsaLongRuns, TiesOfManyScales) {
     for (const KernelTable* table : supported_kernel_tables()) {
       for (const bool streamed : {false, true}) {
         check_long_runs(*table, x, s, ParamLayout::per_tensor(n), streamed);
+        // Columns of one row, and of several rows, as a group.
         check_long_runs(*table, x, s, ParamLayout::cyclic(n, 160), streamed);
+        check_long_runs(*table, x, s, ParamLayout::cyclic(n, kMostColumnsOfRows), streamed);
       }
     }
   }

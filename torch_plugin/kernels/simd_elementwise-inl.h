@@ -133,10 +133,10 @@ struct FakeQuantizeOp {
   HWY_INLINE bool group(D d, const X* x, X* out, const Params& p, V doubt) const {
     constexpr bool kInOrder = !std::is_same_v<Params, Folded>;
     Group<D, kVectors> v;
-    prefetch_around<kStores>(x, out, v.kVectors * hn::Lanes(d));
     if constexpr (kInOrder) {
-      v.load_in_order(d, x);
+      v.load_in_order(d, x, p.stride);
     } else {
+      prefetch_around<kStores>(x, out, v.kVectors * hn::Lanes(d));
       v.load(d, x);
     }
     v.each([&](V a, size_t k) HWY_ATTR {
@@ -155,7 +155,7 @@ struct FakeQuantizeOp {
     }
     v.each([&](V a, size_t k) HWY_ATTR { return value(d, a, p.scale_of(k)); });
     if constexpr (kInOrder) {
-      v.template store_in_order<kStores>(d, out);
+      v.template store_in_order<kStores>(d, out, p.stride);
     } else {
       v.template store<kStores>(d, out);
     }
@@ -185,15 +185,21 @@ struct FakeQuantizeOp {
     float doubt = 0.0f;
   };
   static constexpr size_t kFields = 4;
+  // A group is neighbours of one row, each vector with parameters of its own, or the same columns
+  // of as many rows, which share them: loaded once for the group.
+  enum class Of { kOneRow, kRows };
+  template <Of kOf>
   struct GroupParams {
     HWY_INLINE V field(size_t number, size_t k) const {
-      return hn::Load(D(), params + (number * Group<D>::kVectors + k) * hn::Lanes(D()));
+      const size_t vector = number * Group<D>::kVectors + (kOf == Of::kOneRow ? k : 0);
+      return hn::Load(D(), params + vector * hn::Lanes(D()));
     }
     HWY_INLINE V scale_of(size_t k) const { return field(0, k); }
     HWY_INLINE V inverse_of(size_t k) const { return field(1, k); }
     HWY_INLINE V lo_of(size_t k) const { return field(2, k); }
     HWY_INLINE V hi_of(size_t k) const { return field(3, k); }
     const float* params;
+    size_t stride;  // elements from a vector to the next
   };
   // Whether the columns can do without divisions.
   bool fold_columns(D d, const float* scale, const float* zero_point, size_t columns,
@@ -232,10 +238,23 @@ struct FakeQuantizeOp {
     const size_t size = Group<D>::kVectors * hn::Lanes(d);
     const size_t whole = columns - columns % size;
     const V doubt = hn::Set(d, f.doubt);
-    for (int64_t r = 0; r < rows; ++r, x += columns, out += columns) {
+    const size_t lanes = hn::Lanes(d);
+    int64_t r = 0;
+    if (whole == columns && columns <= kMostColumnsOfRows) {
+      constexpr int64_t kRows = Group<D>::kVectors;
+      for (; r + kRows <= rows; r += kRows, x += kRows * columns, out += kRows * columns) {
+        for (size_t i = 0; i < columns; i += lanes) {
+          prefetch_around<kStores>(x + kRows * i, out + kRows * i, kRows * lanes);
+          const float* params = f.groups.get() + i / size * size * kFields + i % size;
+          tested_group<kStores>(d, x + i, out + i, GroupParams<Of::kRows>{params, columns}, doubt);
+        }
+      }
+    }
+    for (; r < rows; ++r, x += columns, out += columns) {
       for (size_t i = 0; i < whole; i += size) {
-        const GroupParams p{f.groups.get() + i * kFields};
-        tested_group<kStores>(d, x + i, out + i, p, doubt);
+        prefetch_around<kStores>(x + i, out + i, size);
+        tested_group<kStores>(d, x + i, out + i,
+                              GroupParams<Of::kOneRow>{f.groups.get() + i * kFields, lanes}, doubt);
       }
     }
     return whole;

@@ -220,18 +220,18 @@ struct Group {
     }
   }
 
-  // Element i in lane i % lanes of vector i / lanes.
+  // Lane i of vector k is element k * stride + i.
   template <typename X>
-  HWY_INLINE void load_in_order(D d, const X* x) {
-    for (size_t k = 0; k < kVectors; ++k) at[k] = load_f32(d, x + k * hn::Lanes(d));
+  HWY_INLINE void load_in_order(D d, const X* x, size_t stride) {
+    for (size_t k = 0; k < kVectors; ++k) at[k] = load_f32(d, x + k * stride);
   }
   template <Stores kStores, typename X>
-  HWY_INLINE void store_in_order(D d, X* out) const {
+  HWY_INLINE void store_in_order(D d, X* out, size_t stride) const {
     for (size_t k = 0; k < kVectors; ++k) {
       if constexpr (std::is_same_v<X, float>) {
-        store_vector<kStores>(d, at[k], out + k * hn::Lanes(d));
+        store_vector<kStores>(d, at[k], out + k * stride);
       } else {
-        store_f32(d, at[k], out + k * hn::Lanes(d));
+        store_f32(d, at[k], out + k * stride);
       }
     }
   }
@@ -239,11 +239,11 @@ struct Group {
   // In whichever order is fastest; store() stores what load() loaded.
   template <typename X>
   HWY_INLINE void load(D d, const X* x) {
-    load_in_order(d, x);
+    load_in_order(d, x, hn::Lanes(d));
   }
   template <Stores kStores, typename X>
   HWY_INLINE void store(D d, X* out) const {
-    store_in_order<kStores>(d, out);
+    store_in_order<kStores>(d, out, hn::Lanes(d));
   }
   // As store(), but no element above `cap`, the bits of a value >= 0; and rounded as
   // bits_half_away does.
