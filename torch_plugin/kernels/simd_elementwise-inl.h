@@ -129,6 +129,7 @@ struct FakeQuantizeOp {
     }
   }
   // Returns whether all codes are beyond doubt. `p` has parameters for each vector of the group.
+  // What comes after a group in order is asked for by the caller, who knows where that is.
   template <Rounding kRounding, Stores kStores, size_t kVectors = Group<D>::kVectors, class Params>
   HWY_INLINE bool group(D d, const X* x, X* out, const Params& p, V doubt) const {
     constexpr bool kInOrder = !std::is_same_v<Params, Folded>;
@@ -179,12 +180,17 @@ struct FakeQuantizeOp {
   }
 
   // Rows whose columns have the same parameters in each row: what fold() makes of them, once.
+  static constexpr size_t kFields = 4;
   struct FoldedColumns {
-    // Of each group of columns: scale, inverse, lo, hi.
+    // The scale of a column; its inverse, lo and hi follow, a group's columns from each to the
+    // next.
+    HWY_INLINE float* of(size_t column) const {
+      const size_t size = Group<D>::kVectors * hn::Lanes(D());
+      return groups.get() + column / size * size * kFields + column % size;
+    }
     hwy::AlignedFreeUniquePtr<float[]> groups;
     float doubt = 0.0f;
   };
-  static constexpr size_t kFields = 4;
   // A group is neighbours of one row, each vector with parameters of its own, or the same columns
   // of as many rows, which share them: loaded once for the group.
   enum class Of { kOneRow, kRows };
@@ -213,11 +219,11 @@ struct FakeQuantizeOp {
       const float hi = hn::GetLane(formula.hi) - zero_point[c];
       furthest = HWY_MAX(furthest, HWY_MAX(-lo, hi));
       if (!has_ordinary_inverse(scale[c])) return false;
-      float* group = folded->groups.get() + c / size * size * kFields + c % size;
-      group[0] = scale[c];
-      group[size] = 1.0f / scale[c];
-      group[2 * size] = lo;
-      group[3 * size] = hi;
+      float* column = folded->of(c);
+      column[0] = scale[c];
+      column[size] = 1.0f / scale[c];
+      column[2 * size] = lo;
+      column[3 * size] = hi;
     }
     folded->doubt = 0.5f - furthest * kDoubt;
     return furthest <= kFurthestMultiplied;
@@ -240,21 +246,19 @@ struct FakeQuantizeOp {
     const V doubt = hn::Set(d, f.doubt);
     const size_t lanes = hn::Lanes(d);
     int64_t r = 0;
-    if (whole == columns && columns <= kMostColumnsOfRows) {
+    if (columns <= kMostColumnsOfRows) {
       constexpr int64_t kRows = Group<D>::kVectors;
       for (; r + kRows <= rows; r += kRows, x += kRows * columns, out += kRows * columns) {
-        for (size_t i = 0; i < columns; i += lanes) {
+        for (size_t i = 0; i < whole; i += lanes) {
           prefetch_around<kStores>(x + kRows * i, out + kRows * i, kRows * lanes);
-          const float* params = f.groups.get() + i / size * size * kFields + i % size;
-          tested_group<kStores>(d, x + i, out + i, GroupParams<Of::kRows>{params, columns}, doubt);
+          tested_group<kStores>(d, x + i, out + i, GroupParams<Of::kRows>{f.of(i), columns}, doubt);
         }
       }
     }
     for (; r < rows; ++r, x += columns, out += columns) {
       for (size_t i = 0; i < whole; i += size) {
         prefetch_around<kStores>(x + i, out + i, size);
-        tested_group<kStores>(d, x + i, out + i,
-                              GroupParams<Of::kOneRow>{f.groups.get() + i * kFields, lanes}, doubt);
+        tested_group<kStores>(d, x + i, out + i, GroupParams<Of::kOneRow>{f.of(i), lanes}, doubt);
       }
     }
     return whole;
