@@ -6,9 +6,9 @@
 #include <filesystem>
 #include <utility>
 
-#include "symbolic/convert.h"
-#include "symbolic/phases.h"
-#include "symbolic/program.h"
+#include "symbolic/convert/convert.h"
+#include "symbolic/file/file.h"
+#include "symbolic/program/program.h"
 
 namespace qcdq {
 namespace {

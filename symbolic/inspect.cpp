@@ -10,7 +10,7 @@
 #include <filesystem>
 #include <limits>
 
-#include "symbolic/phases.h"
+#include "symbolic/file/file.h"
 
 namespace qcdq {
 namespace {

@@ -128,7 +128,7 @@ class QCDQ_API UnsupportedOp : public std::runtime_error {
 /// attributes, element types); other domains than "" skip that check and get an opset import.
 class QCDQ_API GraphBuilder {
  public:
-  struct State;  // symbolic/graph_builder.h
+  struct State;  // symbolic/graph/graph_builder.h
   explicit GraphBuilder(State& state) : state_(state) {}
   GraphBuilder(const GraphBuilder&) = delete;
   GraphBuilder& operator=(const GraphBuilder&) = delete;
@@ -167,7 +167,7 @@ class QCDQ_API GraphBuilder {
 /// nor ignored by name fails the export: nothing is dropped silently.
 class QCDQ_API NodeArgs {
  public:
-  struct State;  // symbolic/node_args.h
+  struct State;  // symbolic/convert/node_args.h
   explicit NodeArgs(State& state) : state_(state) {}
   NodeArgs(const NodeArgs&) = delete;
   NodeArgs& operator=(const NodeArgs&) = delete;

@@ -1,4 +1,4 @@
-# The nodes of a quantiser, as libqcdq_onnx.so decides them (symbolic/fragments.h), and their replay
+# The nodes of a quantiser, as libqcdq_onnx.so decides them (symbolic/quantizer/nodes.h), and their replay
 # into any graph. onnx_hooks.py has the two graphs of torch.onnx that take them.
 from __future__ import annotations
 

@@ -11,8 +11,8 @@
 #include <stdexcept>
 #include <utility>
 
-#include "symbolic/program.h"
-#include "symbolic/run_node.h"
+#include "symbolic/program/program.h"
+#include "symbolic/program/run_node.h"
 #include "symbolic/source/module_graph.h"
 #include "symbolic/source/quantized_decomposed.h"
 

@@ -14,8 +14,8 @@
 #include <sstream>
 #include <stdexcept>
 
-#include "symbolic/lower_passes.h"
-#include "symbolic/run_node.h"
+#include "symbolic/lower/passes.h"
+#include "symbolic/program/run_node.h"
 
 namespace qcdq {
 
@@ -106,7 +106,7 @@ class AttributeReader {
       }
       return graph_.insertNode(graph_.createList(c10::TensorType::get(), elements))->output();
     }
-    if (value.isCustomClass()) {  // packed weights, which lower_quantized.cpp unpacks
+    if (value.isCustomClass()) {  // packed weights, which lower/quantized_tensors.cpp unpacks
       Node* node = graph_.insertNode(graph_.create(prim::Constant));
       node->ival_(torch::jit::attr::value, value);
       node->output()->setType(value.type());

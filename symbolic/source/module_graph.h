@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "symbolic/program.h"
+#include "symbolic/program/program.h"
 
 namespace qcdq {
 

@@ -114,7 +114,7 @@ Tensor fake_quant_per_channel(const Tensor& input, const Tensor& scales, const T
 
 Tensor convert_element_type(const Tensor& input, ScalarType dtype) { return input.to(dtype); }
 
-// Packed weights of quantized::* layers (lower_quantized.cpp).
+// Packed weights of quantized::* layers (lower/quantized_tensors.cpp).
 Tensor dequantize_codes(const Tensor& codes, const Tensor& scale, const Tensor& zero_point,
                         std::optional<int64_t> axis) {
   if (!axis) return codes.to(at::kFloat).sub(zero_point).mul(scale.to(at::kFloat));

@@ -1,5 +1,5 @@
 // The ops of quantized_decomposed (torch.ao's FX and PT2E forms) where no Python has registered
-// them. The loaders of this folder call it; symbolics_quantized.cpp exports the ops.
+// them. The loaders of this folder call it; symbolics/quantized_decomposed.cpp exports the ops.
 #pragma once
 
 namespace qcdq {

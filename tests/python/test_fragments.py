@@ -1,6 +1,6 @@
 # The quantisers' nodes as data, through the registered ops that Python replays: what they hold for
 # constant and for run-time scales, and the words of every refusal.
-# Code under test: symbolic/fragments.cpp, symbolic/registered_ops.cpp, python/qcdq/_fragments.py.
+# Code under test: symbolic/quantizer/nodes.cpp, symbolic/python_ops.cpp, python/qcdq/_fragments.py.
 import numpy
 import onnx
 import onnxruntime

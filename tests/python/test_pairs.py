@@ -1,7 +1,7 @@
 # Every pair of pairs.py through four exporters: torch.onnx with dynamo=False and dynamo=True, and
 # the program from a .pt and a .pt2 file. The files are valid, and have the same codes and the same
 # outputs in ONNX Runtime (ORT), at every opset.
-# Code under test: python/qcdq/onnx_hooks.py, symbolic/fragments.cpp, symbolic/source/.
+# Code under test: python/qcdq/onnx_hooks.py, symbolic/quantizer/nodes.cpp, symbolic/source/.
 import json
 
 import onnx

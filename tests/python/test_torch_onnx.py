@@ -1,6 +1,6 @@
 # torch.onnx with qcdq's hooks (dynamo=False and dynamo=True): old opsets, node for node, single ops,
 # refusals; ops under torch.export, compile, make_fx and FX. test_pairs.py has whole models.
-# Code under test: python/qcdq/onnx_hooks.py, symbolic/fragments.cpp.
+# Code under test: python/qcdq/onnx_hooks.py, symbolic/quantizer/nodes.cpp.
 import logging
 import os
 import pathlib

@@ -9,7 +9,7 @@
 #include <sstream>
 #include <stdexcept>
 
-#include "symbolic/interpreter.h"
+#include "symbolic/program/interpreter.h"
 #include "symbolic/source/quantized_decomposed.h"
 
 namespace qcdq::testing {

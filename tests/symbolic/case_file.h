@@ -17,7 +17,7 @@
 #include <string>
 #include <vector>
 
-#include "symbolic/program.h"
+#include "symbolic/program/program.h"
 
 namespace qcdq::testing {
 

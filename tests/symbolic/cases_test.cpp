@@ -9,9 +9,9 @@
 #include <set>
 
 #include "qcdq/verify.h"
-#include "symbolic/convert.h"
-#include "symbolic/onnx_graph.h"
-#include "symbolic/phases.h"
+#include "symbolic/convert/convert.h"
+#include "symbolic/file/file.h"
+#include "symbolic/graph/onnx_graph.h"
 #include "tests/symbolic/case_file.h"
 #include "tests/symbolic/op_versions.h"
 

@@ -5,9 +5,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
-#include "file_fixture.h"
 #include "qcdq/ops.h"
 #include "qcdq/verify.h"
+#include "tests/symbolic/file/file_fixture.h"
 
 namespace qcdq {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "symbolic/onnx_graph.h"
+#include "symbolic/graph/onnx_graph.h"
 
 namespace qcdq::testing {
 

@@ -12,9 +12,9 @@
 #include <utility>
 #include <vector>
 
-#include "symbolic/interpreter.h"
-#include "symbolic/program.h"
-#include "symbolic/run_node.h"
+#include "symbolic/program/interpreter.h"
+#include "symbolic/program/program.h"
+#include "symbolic/program/run_node.h"
 
 namespace qcdq {
 

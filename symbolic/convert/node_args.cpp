@@ -1,0 +1,417 @@
+// NodeArgs: typed access to the arguments of one torch::jit::Node by the names in its schema;
+// records what was read.
+#include "symbolic/convert/node_args.h"
+
+#include <sstream>
+#include <utility>
+
+namespace qcdq {
+
+using torch::jit::Node;
+namespace prim = c10::prim;
+
+namespace {
+
+constexpr std::pair<at::ScalarType, DType> kDTypes[] = {
+    {at::kFloat, DType::kFloat32},    {at::kByte, DType::kUInt8},    {at::kChar, DType::kInt8},
+    {at::kUInt16, DType::kUInt16},    {at::kShort, DType::kInt16},   {at::kInt, DType::kInt32},
+    {at::kLong, DType::kInt64},       {at::kBool, DType::kBool},     {at::kHalf, DType::kFloat16},
+    {at::kDouble, DType::kFloat64},   {at::kUInt32, DType::kUInt32}, {at::kUInt64, DType::kUInt64},
+    {at::kBFloat16, DType::kBFloat16}};
+
+// Tensors up to this size are made dense at once: no closure for a handful of numbers.
+constexpr int64_t kSmallTensor = 64;
+
+std::shared_ptr<const void> share(at::Tensor tensor) {
+  auto owner = std::make_shared<at::Tensor>(std::move(tensor));
+  return {owner, owner->const_data_ptr()};
+}
+
+bool same_view(const at::Tensor& a, const at::Tensor& b) {
+  return a.scalar_type() == b.scalar_type() && a.sizes() == b.sizes() && a.strides() == b.strides();
+}
+
+}  // namespace
+
+DType dtype_of(at::ScalarType type) {
+  for (const auto& [torch_type, dtype] : kDTypes) {
+    if (torch_type == type) return dtype;
+  }
+  return DType::kUndefined;
+}
+
+std::optional<at::ScalarType> scalar_type_of(DType type) {
+  for (const auto& [torch_type, dtype] : kDTypes) {
+    if (dtype == type) return torch_type;
+  }
+  return std::nullopt;
+}
+
+TensorData tensor_data(const at::Tensor& tensor) {
+  TensorData data;
+  data.dtype = dtype_of(tensor.scalar_type());
+  if (data.dtype == DType::kUndefined) {
+    throw std::invalid_argument(std::string("a tensor of type ") +
+                                c10::toString(tensor.scalar_type()) + " has no form in ONNX");
+  }
+  data.dims = tensor.sizes().vec();
+  const at::Tensor plain = tensor.detach();
+  const bool dense = plain.layout() == at::kStrided && plain.device().is_cpu() &&
+                     plain.is_contiguous() && !plain.is_neg() && !plain.is_conj();
+  auto densify = [plain] { return share(plain.to_dense().cpu().resolve_neg().contiguous()); };
+  if (dense) {
+    data.data = share(plain);
+  } else if (plain.numel() <= kSmallTensor) {
+    data.data = densify();
+  } else {
+    data.produce = densify;
+  }
+  return data;
+}
+
+std::optional<c10::IValue> constant_ivalue(const torch::jit::Value* value) {
+  const Node* node = value->node();
+  if (node->kind() == prim::Constant) return torch::jit::toIValue(value);
+  if (node->kind() != prim::ListConstruct) return std::nullopt;
+  std::vector<c10::IValue> elements;
+  for (const torch::jit::Value* input : node->inputs()) {
+    std::optional<c10::IValue> element = constant_ivalue(input);
+    if (!element) return std::nullopt;
+    elements.push_back(*std::move(element));
+  }
+  c10::impl::GenericList list(value->type()->expectRef<c10::ListType>().getElementType());
+  for (c10::IValue& element : elements) list.push_back(std::move(element));
+  return c10::IValue(std::move(list));
+}
+
+std::string short_text(const torch::jit::Value* value) {
+  const std::optional<c10::IValue> constant = constant_ivalue(value);
+  if (!constant) return "%" + value->debugName() + " (known only at run time)";
+  if (constant->isTensor()) {
+    std::ostringstream text;
+    text << "a " << c10::toString(constant->toTensor().scalar_type()) << " tensor of shape "
+         << constant->toTensor().sizes();
+    return text.str();
+  }
+  std::ostringstream text;
+  text << *constant;
+  constexpr size_t kLongest = 60;
+  std::string line = text.str();
+  if (line.size() > kLongest) line = line.substr(0, kLongest - 3) + "...";
+  return line;
+}
+
+Value ValueTable::initializer(const at::Tensor& tensor) {
+  const void* data = tensor.defined() && tensor.has_storage() ? tensor.const_data_ptr() : nullptr;
+  auto [begin, end] = initializers_.equal_range(data);
+  for (auto it = begin; it != end; ++it) {
+    if (same_view(it->second.first, tensor)) return it->second.second;
+  }
+  auto path = program_.parameter_paths.find(data);
+  const std::string name = path == program_.parameter_paths.end() ? "" : path->second;
+  const Value value = graph_.constant(tensor_data(tensor), name);
+  // Only what the module holds is shared: two literals that happen to have one address are not one
+  // parameter.
+  if (!name.empty()) initializers_.emplace(data, std::pair{tensor, value});
+  return value;
+}
+
+Value ValueTable::get(const torch::jit::Value* value) {
+  if (auto found = values_.find(value); found != values_.end()) return found->second;
+  if (const std::optional<c10::IValue> constant = constant_ivalue(value)) {
+    Value made;
+    if (constant->isTensor()) {
+      made = initializer(constant->toTensor());
+    } else if (constant->isInt() || constant->isBool()) {
+      const int64_t number = constant->isInt() ? constant->toInt() : constant->toBool();
+      return graph_.constant(TensorData::scalar<int64_t>(DType::kInt64, number));
+    } else if (constant->isDouble()) {
+      return graph_.scalar(DType::kFloat32, constant->toDouble());
+    } else if (constant->isIntList()) {
+      return graph_.ints(constant->toIntVector());
+    } else if (constant->isDoubleList()) {
+      const std::vector<double> numbers = constant->toDoubleVector();
+      return graph_.constant(TensorData::from<double>(
+          DType::kFloat64, {static_cast<int64_t>(numbers.size())}, numbers));
+    } else {
+      throw std::logic_error("%" + value->debugName() + " is no tensor and no number");
+    }
+    values_[value] = made;
+    return made;
+  }
+  throw std::logic_error("%" + value->debugName() + " has not been converted");
+}
+
+std::optional<std::vector<Value>> ValueTable::list(const torch::jit::Value* value) {
+  if (auto found = lists_.find(value); found != lists_.end()) return found->second;
+  if (value->node()->kind() == prim::ListConstruct) {
+    std::vector<Value> elements;
+    for (const torch::jit::Value* input : value->node()->inputs())
+      elements.push_back(input->mustBeNone() ? Value{} : get(input));
+    return elements;
+  }
+  const std::optional<c10::IValue> constant = constant_ivalue(value);
+  if (!constant || !constant->isList()) return std::nullopt;
+  std::vector<Value> elements;
+  for (const c10::IValue& element : constant->toListRef()) {
+    if (!element.isTensor() && !element.isNone()) return std::nullopt;
+    elements.push_back(element.isTensor() && element.toTensor().defined()
+                           ? initializer(element.toTensor())
+                           : Value{});
+  }
+  return elements;
+}
+
+NodeArgs::State::State(Node* n, ValueTable& t) : node(n), table(t), schema(n->maybeSchema()) {
+  op = n->kind().toQualString();
+  if (schema == nullptr) throw std::logic_error(op + " has no schema");
+  if (!schema->overload_name().empty()) op += "." + schema->overload_name();
+  read.assign(schema->arguments().size(), false);
+}
+
+std::optional<size_t> NodeArgs::State::unread() const {
+  for (size_t i = 0; i < read.size() && i < node->inputs().size(); ++i) {
+    if (!read[i]) return i;
+  }
+  return std::nullopt;
+}
+
+std::string NodeArgs::State::value_text(size_t argument) const {
+  return short_text(node->input(argument));
+}
+
+namespace {
+
+size_t index_of(const NodeArgs::State& state, std::string_view name) {
+  const std::optional<int> index = state.schema->argumentIndexWithName(name);
+  if (!index) {
+    throw UnsupportedOp({.op = state.op,
+                         .argument = std::string(name),
+                         .value = "",
+                         .opset = state.table.graph().opset(),
+                         .reason = "this overload has no such argument: its symbolic function was "
+                                   "written for another one",
+                         .hint = "",
+                         .where = ""});
+  }
+  return static_cast<size_t>(*index);
+}
+
+const torch::jit::Value* read(NodeArgs::State& state, std::string_view name) {
+  const size_t index = index_of(state, name);
+  state.read[index] = true;
+  return state.node->input(index);
+}
+
+[[noreturn]] void wrong_kind(const NodeArgs::State& state, std::string_view name,
+                             const char* wanted) {
+  throw std::logic_error(state.op + ": argument '" + std::string(name) + "' is no " + wanted);
+}
+
+}  // namespace
+
+std::string NodeArgs::op() const { return state_.op; }
+
+bool NodeArgs::has(std::string_view name) const {
+  return state_.schema->argumentIndexWithName(name).has_value();
+}
+
+bool NodeArgs::is_none(std::string_view name) const {
+  const size_t index = index_of(state_, name);
+  const torch::jit::Value* value = state_.node->input(index);
+  const bool none = value->mustBeNone();
+  if (none) state_.read[index] = true;
+  return none;
+}
+
+Value NodeArgs::tensor(std::string_view name) { return state_.table.get(read(state_, name)); }
+
+Value NodeArgs::optional_tensor(std::string_view name) {
+  if (is_none(name)) return {};
+  return tensor(name);
+}
+
+std::vector<Value> NodeArgs::tensors(std::string_view name) {
+  std::optional<std::vector<Value>> elements = state_.table.list(read(state_, name));
+  if (!elements)
+    unsupported(name, short_text(state_.node->input(index_of(state_, name))),
+                "a list of tensors whose length is known only at run time");
+  return *std::move(elements);
+}
+
+std::optional<TensorData> NodeArgs::constant(std::string_view name) {
+  const std::optional<c10::IValue> value = constant_ivalue(read(state_, name));
+  if (!value || !value->isTensor()) return std::nullopt;
+  return tensor_data(value->toTensor());
+}
+
+// The constant behind an argument; refuses what is known only at run time.
+static c10::IValue known(const NodeArgs& args, NodeArgs::State& state, std::string_view name) {
+  const torch::jit::Value* value = read(state, name);
+  std::optional<c10::IValue> constant = constant_ivalue(value);
+  if (!constant) {
+    args.unsupported(name, "%" + value->debugName(),
+                     "is computed at run time, ONNX needs it as a constant",
+                     "make it a constant of the module");
+  }
+  return *std::move(constant);
+}
+
+int64_t NodeArgs::integer(std::string_view name) {
+  const c10::IValue value = known(*this, state_, name);
+  if (value.isInt()) return value.toInt();
+  if (value.isBool()) return value.toBool();
+  wrong_kind(state_, name, "int");
+}
+
+std::optional<int64_t> NodeArgs::optional_integer(std::string_view name) {
+  if (is_none(name)) return std::nullopt;
+  return integer(name);
+}
+
+double NodeArgs::number(std::string_view name) {
+  const c10::IValue value = known(*this, state_, name);
+  if (value.isDouble()) return value.toDouble();
+  if (value.isInt()) return static_cast<double>(value.toInt());
+  if (value.isBool()) return value.toBool() ? 1 : 0;
+  if (value.isTensor() && value.toTensor().numel() == 1 && !value.toTensor().is_complex())
+    return value.toTensor().item<double>();
+  wrong_kind(state_, name, "real number");
+}
+
+bool NodeArgs::number_is_integer(std::string_view name) const {
+  const std::optional<c10::IValue> value =
+      constant_ivalue(state_.node->input(index_of(state_, name)));
+  if (!value) return false;
+  if (value->isTensor()) return !value->toTensor().is_floating_point();
+  return value->isInt() || value->isBool();
+}
+
+std::optional<double> NodeArgs::optional_number(std::string_view name) {
+  if (is_none(name)) return std::nullopt;
+  return number(name);
+}
+
+bool NodeArgs::boolean(std::string_view name) {
+  const c10::IValue value = known(*this, state_, name);
+  if (value.isBool()) return value.toBool();
+  if (value.isInt()) return value.toInt() != 0;
+  wrong_kind(state_, name, "bool");
+}
+
+std::string NodeArgs::string(std::string_view name) {
+  const c10::IValue value = known(*this, state_, name);
+  if (value.isString()) return value.toStringRef();
+  wrong_kind(state_, name, "string");
+}
+
+std::optional<std::string> NodeArgs::optional_string(std::string_view name) {
+  if (is_none(name)) return std::nullopt;
+  return string(name);
+}
+
+std::vector<int64_t> NodeArgs::ints(std::string_view name) {
+  const c10::IValue value = known(*this, state_, name);
+  if (value.isIntList()) return value.toIntVector();
+  if (value.isInt()) return {value.toInt()};
+  if (value.isNone()) return {};
+  if (value.isList()) {
+    std::vector<int64_t> numbers;
+    for (const c10::IValue& element : value.toListRef()) {
+      if (!element.isInt()) wrong_kind(state_, name, "list of ints");
+      numbers.push_back(element.toInt());
+    }
+    return numbers;
+  }
+  wrong_kind(state_, name, "list of ints");
+}
+
+Value NodeArgs::ints_value(std::string_view name) {
+  const torch::jit::Value* value = read(state_, name);
+  GraphBuilder& graph = state_.table.graph();
+  if (constant_ivalue(value)) return graph.ints(ints(name));
+  if (state_.table.contains(value)) return state_.table.get(value);
+  if (value->node()->kind() != prim::ListConstruct) {
+    unsupported(name, short_text(value), "is a list whose elements can't be followed");
+  }
+  // [2, n, -1]: each element becomes a 1-element tensor.
+  std::vector<Value> parts;
+  for (const torch::jit::Value* element : value->node()->inputs()) {
+    if (const std::optional<c10::IValue> constant = constant_ivalue(element)) {
+      parts.push_back(graph.ints({constant->toInt()}));
+    } else {
+      parts.push_back(graph.op("Reshape", {state_.table.get(element), graph.ints({1})}));
+    }
+  }
+  if (parts.size() == 1) return parts.front();
+  return graph.op("Concat", parts, {{"axis", int64_t{0}}});
+}
+
+Value NodeArgs::integer_value(std::string_view name) {
+  return state_.table.get(read(state_, name));
+}
+
+std::optional<DType> NodeArgs::optional_dtype(std::string_view name) {
+  if (is_none(name)) return std::nullopt;
+  const auto type = static_cast<at::ScalarType>(integer(name));
+  const DType dtype = dtype_of(type);
+  if (dtype == DType::kUndefined)
+    unsupported(name, c10::toString(type), "ONNX has no such element type");
+  return dtype;
+}
+
+void NodeArgs::ignore(std::string_view name,
+                      std::string_view /*why: for the reader of the symbolic*/) {
+  read(state_, name);
+}
+
+size_t NodeArgs::outputs() const {
+  const auto outputs = state_.node->outputs();
+  if (outputs.size() != 1 || outputs[0]->type()->kind() != c10::TypeKind::ListType)
+    return outputs.size();
+  for (const torch::jit::Use& use : outputs[0]->uses()) {
+    if (use.user->kind() == prim::ListUnpack) return use.user->outputs().size();
+  }
+  return 1;
+}
+
+TensorType NodeArgs::output_type(size_t index) const {
+  const auto outputs = state_.node->outputs();
+  const torch::jit::Value* value = nullptr;
+  if (index < outputs.size()) value = outputs[index];
+  if (outputs.size() == 1 && outputs[0]->type()->kind() == c10::TypeKind::ListType) {
+    for (const torch::jit::Use& use : outputs[0]->uses()) {
+      if (use.user->kind() == prim::ListUnpack) value = use.user->output(index);
+    }
+  }
+  const auto& types = state_.table.program().types;
+  auto found = types.find(value);
+  return found == types.end() ? TensorType{} : found->second;
+}
+
+std::optional<TensorData> NodeArgs::evaluate(size_t index) {
+  torch::jit::Stack stack;
+  for (const torch::jit::Value* input : state_.node->inputs()) {
+    std::optional<c10::IValue> constant = constant_ivalue(input);
+    if (!constant) return std::nullopt;
+    stack.push_back(*std::move(constant));
+  }
+  const at::NoGradGuard no_grad;
+  state_.node->getOperation()(stack);
+  if (index >= stack.size() || !stack[index].isTensor()) return std::nullopt;
+  state_.read.assign(state_.read.size(), true);
+  return tensor_data(stack[index].toTensor());
+}
+
+void NodeArgs::unsupported(std::string_view argument, std::string value, std::string reason,
+                           std::string hint) const {
+  throw UnsupportedOp({.op = state_.op,
+                       .argument = std::string(argument),
+                       .value = std::move(value),
+                       .opset = state_.table.graph().opset(),
+                       .reason = std::move(reason),
+                       .hint = std::move(hint),
+                       .where = ""});
+}
+
+}  // namespace qcdq

@@ -1,0 +1,161 @@
+// OnnxGraph to onnx's protobuf messages; see file/proto.h.
+#include "symbolic/file/proto.h"
+
+#include <algorithm>
+#include <array>
+#include <stdexcept>
+#include <unordered_set>
+
+#include "symbolic/file/file.h"
+
+namespace qcdq {
+namespace {
+
+// [opset - 10]: the release that introduced the opset fixes the least IR version.
+constexpr std::array<int64_t, 19> kIrOfOpset = {5, 6,  7,  7,  7,  8,  8,  8,  8, 9,
+                                                9, 10, 10, 11, 12, 13, 13, 13, 14};
+
+void add_attribute(onnx::NodeProto& node, const std::string& name, const Attribute& attribute) {
+  onnx::AttributeProto& proto = *node.add_attribute();
+  proto.set_name(name);
+  if (const auto* i = std::get_if<int64_t>(&attribute)) {
+    proto.set_type(onnx::AttributeProto::INT);
+    proto.set_i(*i);
+  } else if (const auto* f = std::get_if<float>(&attribute)) {
+    proto.set_type(onnx::AttributeProto::FLOAT);
+    proto.set_f(*f);
+  } else if (const auto* s = std::get_if<std::string>(&attribute)) {
+    proto.set_type(onnx::AttributeProto::STRING);
+    proto.set_s(*s);
+  } else if (const auto* ints = std::get_if<std::vector<int64_t>>(&attribute)) {
+    proto.set_type(onnx::AttributeProto::INTS);
+    proto.mutable_ints()->Add(ints->begin(), ints->end());
+  } else if (const auto* floats = std::get_if<std::vector<float>>(&attribute)) {
+    proto.set_type(onnx::AttributeProto::FLOATS);
+    proto.mutable_floats()->Add(floats->begin(), floats->end());
+  } else if (const auto* strings = std::get_if<std::vector<std::string>>(&attribute)) {
+    proto.set_type(onnx::AttributeProto::STRINGS);
+    for (const std::string& s : *strings) proto.add_strings(s);
+  } else {
+    proto.set_type(onnx::AttributeProto::TENSOR);
+    *proto.mutable_t() = tensor_with_data("", std::get<TensorData>(attribute));
+  }
+}
+
+onnx::ValueInfoProto typed_value(const OnnxGraph& graph, const std::string& name,
+                                 const char* what) {
+  const TensorType type = graph.type(name);
+  if (type.dtype == DType::kUndefined) {
+    throw std::runtime_error(std::string(what) + " '" + name +
+                             "' of the graph has no element type");
+  }
+  return value_info(name, type);
+}
+
+}  // namespace
+
+int64_t ir_version_for_opset(int64_t opset) {
+  const int64_t newest = 10 + static_cast<int64_t>(kIrOfOpset.size()) - 1;
+  if (opset < 10 || opset > newest) {
+    throw std::runtime_error("opset " + std::to_string(opset) +
+                             " has no known IR version: expected 10 to " + std::to_string(newest));
+  }
+  return kIrOfOpset[static_cast<size_t>(opset - 10)];
+}
+
+onnx::ValueInfoProto value_info(const std::string& name, const TensorType& type) {
+  onnx::ValueInfoProto info;
+  info.set_name(name);
+  onnx::TypeProto::Tensor& tensor = *info.mutable_type()->mutable_tensor_type();
+  tensor.set_elem_type(static_cast<int32_t>(type.dtype));
+  if (!type.ranked) return info;
+  onnx::TensorShapeProto& shape = *tensor.mutable_shape();  // present for a 0-d tensor too
+  for (size_t i = 0; i < type.dims.size(); ++i) {
+    auto& dim = *shape.add_dim();
+    if (type.dims[i] >= 0) {
+      dim.set_dim_value(type.dims[i]);
+    } else if (i < type.symbols.size() && !type.symbols[i].empty()) {
+      dim.set_dim_param(type.symbols[i]);
+    }
+  }
+  return info;
+}
+
+onnx::TensorProto tensor_header(const std::string& name, const TensorData& data) {
+  if (dtype_size(data.dtype) == 0) {
+    throw std::runtime_error("constant '" + name + "' has element type " +
+                             std::string(dtype_name(data.dtype)) +
+                             ": expected a type of fixed size");
+  }
+  onnx::TensorProto tensor;
+  if (!name.empty()) tensor.set_name(name);
+  tensor.set_data_type(static_cast<int32_t>(data.dtype));
+  for (int64_t dim : data.dims) tensor.add_dims(dim);
+  return tensor;
+}
+
+onnx::TensorProto tensor_with_data(const std::string& name, const TensorData& data) {
+  onnx::TensorProto tensor = tensor_header(name, data);
+  if (data.bytes() == 0) return tensor;  // the checker wants no data field on an empty tensor
+  const std::shared_ptr<const void> values = data.load();
+  tensor.set_raw_data(values.get(), data.bytes());
+  return tensor;
+}
+
+std::vector<std::string> initializers_by_first_use(const OnnxGraph& graph) {
+  std::vector<std::string> order;
+  std::unordered_set<std::string> seen;
+  for (const OnnxNode& node : graph.nodes) {
+    for (const std::string& input : node.inputs) {
+      if (graph.initializers.count(input) != 0 && seen.insert(input).second) order.push_back(input);
+    }
+  }
+  std::vector<std::string> unused;
+  for (const auto& [name, data] : graph.initializers) {
+    if (seen.count(name) == 0) unused.push_back(name);
+  }
+  std::sort(unused.begin(), unused.end());
+  order.insert(order.end(), unused.begin(), unused.end());
+  return order;
+}
+
+onnx::ModelProto model_without_initializers(const OnnxGraph& graph) {
+  onnx::ModelProto model;
+  model.set_ir_version(ir_version_for_opset(graph.opset));
+  model.set_producer_name("qcdq");
+  model.set_producer_version(QCDQ_VERSION);
+  auto add_opset = [&](const std::string& domain, int64_t version) {
+    onnx::OperatorSetIdProto& import = *model.add_opset_import();
+    import.set_domain(domain);
+    import.set_version(version);
+  };
+  add_opset("", graph.opset);
+  for (const auto& [domain, version] : graph.domains) add_opset(domain, version);
+  for (const auto& [key, value] : graph.metadata) {
+    onnx::StringStringEntryProto& entry = *model.add_metadata_props();
+    entry.set_key(key);
+    entry.set_value(value);
+  }
+
+  onnx::GraphProto& proto = *model.mutable_graph();
+  proto.set_name("main_graph");
+  for (const OnnxNode& node : graph.nodes) {
+    onnx::NodeProto& to = *proto.add_node();
+    to.set_op_type(node.op_type);
+    if (!node.domain.empty()) to.set_domain(node.domain);
+    to.set_name(node.name);
+    if (!node.source.empty()) to.set_doc_string(node.source);
+    for (const std::string& input : node.inputs) to.add_input(input);
+    for (const std::string& output : node.outputs) to.add_output(output);
+    for (const auto& [name, attribute] : node.attributes) add_attribute(to, name, attribute);
+  }
+  for (const std::string& name : graph.inputs) {
+    *proto.add_input() = typed_value(graph, name, "input");
+  }
+  for (const std::string& name : graph.outputs) {
+    *proto.add_output() = typed_value(graph, name, "output");
+  }
+  return model;
+}
+
+}  // namespace qcdq

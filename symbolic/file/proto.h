@@ -1,0 +1,34 @@
+// OnnxGraph to onnx's protobuf messages: the part that check.cpp (a copy with stubs) and write.cpp
+// (a streamed file) share. Only files without torch headers include this one: torch has its own
+// onnx classes.
+#pragma once
+
+#include <onnx/onnx_pb.h>
+
+#include <string>
+#include <vector>
+
+#include "symbolic/graph/onnx_graph.h"
+
+namespace qcdq {
+
+/// Everything but initializers: nodes, typed inputs and outputs, opset imports, IR version,
+/// producer and metadata. Throws std::runtime_error where an input or output has no element type.
+onnx::ModelProto model_without_initializers(const OnnxGraph& graph);
+
+/// Name, element type and shape of a constant; its data is left to the caller. Throws
+/// std::runtime_error for element types without a fixed size (strings).
+onnx::TensorProto tensor_header(const std::string& name, const TensorData& data);
+
+/// The same with its data as raw_data.
+onnx::TensorProto tensor_with_data(const std::string& name, const TensorData& data);
+
+/// A typed value; symbols become dim_param, unknown dimensions stay empty.
+onnx::ValueInfoProto value_info(const std::string& name, const TensorType& type);
+
+/// Names of all initializers, in the order in which nodes first use them; unused ones (graph
+/// outputs) come last, by name. The order is the same on every run: two exports of one model are
+/// the same bytes.
+std::vector<std::string> initializers_by_first_use(const OnnxGraph& graph);
+
+}  // namespace qcdq

@@ -1,0 +1,396 @@
+// GraphBuilder: adds nodes to an OnnxGraph, each one checked against onnx's own schema at the
+// target opset. Symbolic functions (symbolics/*.cpp) call it; convert.cpp owns its state.
+#include "symbolic/graph/graph_builder.h"
+
+#include <onnx/defs/schema.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <set>
+
+namespace qcdq {
+
+namespace {
+
+constexpr int64_t kNewestOpset =
+    28;  // of the onnx that is linked: how far the search for "from opset N" goes
+
+using onnx::AttributeProto;
+using onnx::OpSchema;
+using onnx::OpSchemaRegistry;
+
+std::string place(const GraphBuilder::State& state) {
+  if (state.scope.empty() || state.source.empty()) return state.scope + state.source;
+  return state.scope + ", " + state.source;
+}
+
+[[noreturn]] void refuse(const GraphBuilder::State& state, std::string value, std::string reason,
+                         std::string hint = "") {
+  throw UnsupportedOp({.op = state.torch_op,
+                       .argument = "",
+                       .value = std::move(value),
+                       .opset = state.graph.opset,
+                       .reason = std::move(reason),
+                       .hint = std::move(hint),
+                       .where = place(state)});
+}
+
+// "tensor(float)" and so on; ONNX spells two of the names its own way.
+std::string type_string(DType dtype) {
+  if (dtype == DType::kFloat32) return "tensor(float)";
+  if (dtype == DType::kFloat64) return "tensor(double)";
+  return "tensor(" + std::string(dtype_name(dtype)) + ")";
+}
+
+DType dtype_of(const std::string& type) {
+  for (int32_t number = 1; number <= 16; ++number) {
+    const auto dtype = static_cast<DType>(number);
+    if (dtype_size(dtype) != 0 && type_string(dtype) == type) return dtype;
+  }
+  return type == "tensor(string)" ? DType::kString : DType::kUndefined;
+}
+
+const std::vector<std::string>* allowed_types(const OpSchema& schema,
+                                              const std::string& type_parameter) {
+  for (const auto& constraint : schema.typeConstraintParams()) {
+    if (constraint.type_param_str == type_parameter) return &constraint.allowed_type_strs;
+  }
+  return nullptr;
+}
+
+std::string join(const std::vector<std::string>& parts) {
+  std::string text;
+  for (const std::string& part : parts) text += (text.empty() ? "" : ", ") + part;
+  return text;
+}
+
+const OpSchema& schema_for(const GraphBuilder::State& state, const std::string& op_type) {
+  const auto opset = static_cast<int>(state.graph.opset);
+  const OpSchema* schema = OpSchemaRegistry::Schema(op_type, opset, "");
+  if (schema != nullptr && !schema->Deprecated()) return *schema;
+  for (int later = opset + 1; later <= kNewestOpset; ++later) {
+    if (OpSchemaRegistry::Schema(op_type, later, "") != nullptr) {
+      refuse(state, "",
+             "needs ONNX " + op_type + ", which exists from opset " + std::to_string(later),
+             "export with --opset " + std::to_string(later) + " or newer");
+    }
+  }
+  refuse(state, "", "asks for ONNX " + op_type + ", which ONNX doesn't have");
+}
+
+bool attribute_matches(const Attribute& value, AttributeProto::AttributeType type) {
+  switch (type) {
+    case AttributeProto::INT:
+      return std::holds_alternative<int64_t>(value);
+    case AttributeProto::FLOAT:
+      return std::holds_alternative<float>(value);
+    case AttributeProto::STRING:
+      return std::holds_alternative<std::string>(value);
+    case AttributeProto::INTS:
+      return std::holds_alternative<std::vector<int64_t>>(value);
+    case AttributeProto::FLOATS:
+      return std::holds_alternative<std::vector<float>>(value);
+    case AttributeProto::STRINGS:
+      return std::holds_alternative<std::vector<std::string>>(value);
+    case AttributeProto::TENSOR:
+      return std::holds_alternative<TensorData>(value);
+    default:
+      return false;
+  }
+}
+
+void check_attributes(const GraphBuilder::State& state, const OpSchema& schema,
+                      const Attributes& attributes) {
+  std::set<std::string> given;
+  for (const auto& [name, value] : attributes) {
+    auto found = schema.attributes().find(name);
+    if (found == schema.attributes().end()) {
+      refuse(state, "", "ONNX " + schema.Name() + " has no attribute '" + name + "'");
+    }
+    if (!attribute_matches(value, found->second.type)) {
+      refuse(state, "",
+             "attribute '" + name + "' of ONNX " + schema.Name() +
+                 " has the wrong type, expected " +
+                 onnx::AttributeProto_AttributeType_Name(found->second.type));
+    }
+    if (!given.insert(name).second) {
+      refuse(state, "", "attribute '" + name + "' of ONNX " + schema.Name() + " is given twice");
+    }
+  }
+  for (const auto& [name, attribute] : schema.attributes()) {
+    if (attribute.required && !given.contains(name)) {
+      refuse(state, "", "ONNX " + schema.Name() + " requires attribute '" + name + "'");
+    }
+  }
+}
+
+const OpSchema::FormalParameter* parameter(const std::vector<OpSchema::FormalParameter>& formal,
+                                           size_t index) {
+  if (index < formal.size()) return &formal[index];
+  if (formal.empty() || formal.back().GetOption() != OpSchema::Variadic) return nullptr;
+  return &formal.back();
+}
+
+// Checks the inputs; the result says which element type each type parameter ("T") stands for.
+std::map<std::string, DType> check_inputs(const GraphBuilder::State& state, const OpSchema& schema,
+                                          const std::vector<std::string>& inputs) {
+  const auto count = static_cast<int64_t>(inputs.size());
+  if (count < schema.min_input() || count > schema.max_input()) {
+    refuse(state, "",
+           "ONNX " + schema.Name() + " takes " + std::to_string(schema.min_input()) + " to " +
+               std::to_string(schema.max_input()) + " inputs, got " + std::to_string(count));
+  }
+  std::map<std::string, DType> bound;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const OpSchema::FormalParameter& formal = *parameter(schema.inputs(), i);
+    if (inputs[i].empty()) {
+      if (formal.GetOption() != OpSchema::Optional) {
+        refuse(state, "",
+               "input '" + formal.GetName() + "' of ONNX " + schema.Name() + " can't be left out");
+      }
+      continue;
+    }
+    const DType dtype = state.graph.type(inputs[i]).dtype;
+    if (dtype == DType::kUndefined) continue;
+    const std::string type = type_string(dtype);
+    const std::string& type_parameter = formal.GetTypeStr();
+    const std::vector<std::string>* allowed = allowed_types(schema, type_parameter);
+    const bool fits = allowed != nullptr
+                          ? std::find(allowed->begin(), allowed->end(), type) != allowed->end()
+                          : type == type_parameter;
+    if (!fits) {
+      refuse(state, "",
+             "ONNX " + schema.Name() + " takes no " + std::string(dtype_name(dtype)) +
+                 " as input '" + formal.GetName() + "' (it takes " +
+                 (allowed != nullptr ? join(*allowed) : type_parameter) + ")");
+    }
+    if (allowed == nullptr ||
+        (formal.GetOption() == OpSchema::Variadic && !formal.GetIsHomogeneous()))
+      continue;
+    auto [known, fresh] = bound.emplace(type_parameter, dtype);
+    if (!fresh && known->second != dtype) {
+      refuse(state, "",
+             "inputs of ONNX " + schema.Name() + " that share a type have " +
+                 std::string(dtype_name(known->second)) + " and " + std::string(dtype_name(dtype)));
+    }
+  }
+  return bound;
+}
+
+// Ops whose output type is named by an attribute.
+DType dtype_from_attribute(const OnnxNode& node) {
+  if (node.op_type == "Cast") return static_cast<DType>(node.int_attribute("to", 0));
+  if (node.op_type == "QuantizeLinear") {
+    const int64_t dtype = node.int_attribute("output_dtype", 0);
+    return dtype != 0 ? static_cast<DType>(dtype) : DType::kUInt8;
+  }
+  if (node.op_type == "DequantizeLinear")
+    return static_cast<DType>(node.int_attribute("output_dtype", 0));
+  if (node.op_type == "ConstantOfShape") {
+    const Attribute* value = node.find("value");
+    return value != nullptr ? std::get<TensorData>(*value).dtype : DType::kFloat32;
+  }
+  return static_cast<DType>(node.int_attribute("dtype", 0));
+}
+
+DType output_dtype(const GraphBuilder::State& state, const OpSchema& schema, const OnnxNode& node,
+                   const std::map<std::string, DType>& bound, size_t index) {
+  const OpSchema::FormalParameter* formal = parameter(schema.outputs(), index);
+  const std::string& type_parameter = formal->GetTypeStr();
+  if (auto found = bound.find(type_parameter); found != bound.end()) return found->second;
+  const std::vector<std::string>* allowed = allowed_types(schema, type_parameter);
+  if (allowed == nullptr) return dtype_of(type_parameter);
+  if (allowed->size() == 1) return dtype_of(allowed->front());
+  const DType named = dtype_from_attribute(node);
+  // From opset 23 on y of DequantizeLinear has a type parameter of its own; its default is the
+  // scale's type.
+  if (named == DType::kUndefined && node.op_type == "DequantizeLinear") {
+    return state.graph.type(node.inputs[1]).dtype;
+  }
+  return named;
+}
+
+// Ops whose first output has the shape of the first input: their results keep what is known of it.
+bool keeps_shape(const std::string& op_type) {
+  static const std::set<std::string> kOps = {"Cast",
+                                             "Identity",
+                                             "Relu",
+                                             "Clip",
+                                             "QuantizeLinear",
+                                             "DequantizeLinear",
+                                             "Sigmoid",
+                                             "Tanh",
+                                             "Exp",
+                                             "Log",
+                                             "Sqrt",
+                                             "Neg",
+                                             "Abs",
+                                             "Softmax",
+                                             "LogSoftmax",
+                                             "Erf",
+                                             "HardSigmoid",
+                                             "Elu",
+                                             "LeakyRelu",
+                                             "Floor",
+                                             "Ceil",
+                                             "Round",
+                                             "Reciprocal",
+                                             "Not",
+                                             "BatchNormalization",
+                                             "InstanceNormalization",
+                                             "LayerNormalization"};
+  return kOps.contains(op_type);
+}
+
+uint16_t float_to_half(double value) {
+  if (std::isnan(value)) return 0x7e00;
+  const auto sign = static_cast<uint16_t>(std::signbit(value) ? 0x8000 : 0);
+  const double magnitude = std::fabs(value);
+  if (magnitude >= 65520.0) return sign | 0x7c00;  // rounds past the largest half, 65504
+  if (magnitude < std::ldexp(1.0, -14)) {
+    return sign | static_cast<uint16_t>(std::nearbyint(std::ldexp(magnitude, 24)));
+  }
+  int exponent = 0;
+  std::frexp(magnitude, &exponent);
+  const auto mantissa = static_cast<uint32_t>(std::nearbyint(std::ldexp(magnitude, 11 - exponent)));
+  return sign | static_cast<uint16_t>((static_cast<uint32_t>(exponent + 13) << 10) + mantissa);
+}
+
+uint16_t float_to_bfloat16(double value) {
+  const auto narrow = static_cast<float>(value);
+  uint32_t bits = 0;
+  std::memcpy(&bits, &narrow, sizeof bits);
+  if (std::isnan(narrow)) return 0x7fc0;
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+TensorData scalar_data(DType dtype, double value) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return TensorData::scalar<float>(dtype, static_cast<float>(value));
+    case DType::kFloat64:
+      return TensorData::scalar<double>(dtype, value);
+    case DType::kFloat16:
+      return TensorData::scalar<uint16_t>(dtype, float_to_half(value));
+    case DType::kBFloat16:
+      return TensorData::scalar<uint16_t>(dtype, float_to_bfloat16(value));
+    case DType::kInt8:
+      return TensorData::scalar<int8_t>(dtype, static_cast<int8_t>(value));
+    case DType::kUInt8:
+      return TensorData::scalar<uint8_t>(dtype, static_cast<uint8_t>(value));
+    case DType::kInt16:
+      return TensorData::scalar<int16_t>(dtype, static_cast<int16_t>(value));
+    case DType::kUInt16:
+      return TensorData::scalar<uint16_t>(dtype, static_cast<uint16_t>(value));
+    case DType::kInt32:
+      return TensorData::scalar<int32_t>(dtype, static_cast<int32_t>(value));
+    case DType::kUInt32:
+      return TensorData::scalar<uint32_t>(dtype, static_cast<uint32_t>(value));
+    case DType::kInt64:
+      return TensorData::scalar<int64_t>(dtype, static_cast<int64_t>(value));
+    case DType::kUInt64:
+      return TensorData::scalar<uint64_t>(dtype, static_cast<uint64_t>(value));
+    case DType::kBool:
+      return TensorData::scalar<uint8_t>(dtype, value != 0 ? 1 : 0);
+    case DType::kString:
+    case DType::kUndefined:
+      break;
+  }
+  throw std::invalid_argument("scalar: dtype " + std::string(dtype_name(dtype)) +
+                              " is not numeric");
+}
+
+std::string scoped(const GraphBuilder::State& state, const std::string& name) {
+  return state.scope.empty() ? name : state.scope + "/" + name;
+}
+
+}  // namespace
+
+int64_t GraphBuilder::opset() const { return state_.graph.opset; }
+
+Value GraphBuilder::op(std::string_view op_type, const std::vector<Value>& inputs,
+                       const Attributes& attributes) {
+  return ops(op_type, inputs, 1, attributes).front();
+}
+
+std::vector<Value> GraphBuilder::ops(std::string_view op_type, const std::vector<Value>& inputs,
+                                     size_t outputs, const Attributes& attributes) {
+  OnnxNode node;
+  node.op_type = op_type;
+  if (const size_t colons = op_type.find("::"); colons != std::string_view::npos) {
+    node.domain = op_type.substr(0, colons);
+    node.op_type = op_type.substr(colons + 2);
+  }
+  for (const Value& input : inputs) node.inputs.push_back(input.name);
+  while (!node.inputs.empty() && node.inputs.back().empty()) node.inputs.pop_back();
+  node.attributes = attributes;
+  node.torch_op = state_.torch_op;
+  node.source = state_.source;
+
+  std::vector<DType> dtypes(outputs, DType::kUndefined);
+  if (node.domain.empty()) {
+    const OpSchema& schema = schema_for(state_, node.op_type);
+    check_attributes(state_, schema, attributes);
+    const std::map<std::string, DType> bound = check_inputs(state_, schema, node.inputs);
+    const auto count = static_cast<int64_t>(outputs);
+    if (count < schema.min_output() || count > schema.max_output()) {
+      refuse(state_, "",
+             "ONNX " + node.op_type + " gives " + std::to_string(schema.min_output()) + " to " +
+                 std::to_string(schema.max_output()) + " outputs, asked for " +
+                 std::to_string(count));
+    }
+    for (size_t i = 0; i < outputs; ++i) dtypes[i] = output_dtype(state_, schema, node, bound, i);
+  } else {
+    state_.graph.domains.emplace(node.domain, 1);
+  }
+
+  node.name = state_.graph.unique_name(scoped(state_, node.op_type));
+  std::vector<Value> results;
+  for (size_t i = 0; i < outputs; ++i) {
+    const std::string suffix = outputs == 1 ? "_output" : "_output_" + std::to_string(i);
+    results.push_back({state_.graph.unique_name(node.name + suffix)});
+    node.outputs.push_back(results.back().name);
+    TensorType type;
+    if (i == 0 && node.domain.empty() && keeps_shape(node.op_type))
+      type = state_.graph.type(node.inputs[0]);
+    type.dtype = dtypes[i];
+    state_.graph.types[results.back().name] = type;
+  }
+  state_.graph.nodes.push_back(std::move(node));
+  return results;
+}
+
+Value GraphBuilder::constant(TensorData data, std::string_view name) {
+  const std::string base = name.empty() ? scoped(state_, "constant") : std::string(name);
+  return {state_.graph.add_initializer(base, std::move(data))};
+}
+
+Value GraphBuilder::scalar(DType dtype, double value) {
+  return constant(scalar_data(dtype, value));
+}
+
+Value GraphBuilder::ints(const std::vector<int64_t>& values) {
+  return constant(
+      TensorData::from<int64_t>(DType::kInt64, {static_cast<int64_t>(values.size())}, values));
+}
+
+Value GraphBuilder::cast(const Value& value, DType dtype) {
+  if (type(value).dtype == dtype) return value;
+  return op("Cast", {value}, {{"to", static_cast<int64_t>(dtype)}});
+}
+
+TensorType GraphBuilder::type(const Value& value) const { return state_.graph.type(value.name); }
+
+const TensorData* GraphBuilder::constant_data(const Value& value) const {
+  return state_.graph.initializer(value.name);
+}
+
+const EmissionOptions& emission(const GraphBuilder& graph) { return graph.state().emission; }
+
+void add_note(GraphBuilder& graph, std::string line) {
+  if (graph.state().notes != nullptr) graph.state().notes->push_back(std::move(line));
+}
+
+}  // namespace qcdq

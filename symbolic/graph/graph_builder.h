@@ -1,0 +1,25 @@
+// GraphBuilder's state: the graph being built, and what the current torch op is.
+#pragma once
+
+#include <string>
+
+#include "symbolic/file/file.h"
+#include "symbolic/graph/onnx_graph.h"
+
+namespace qcdq {
+
+struct GraphBuilder::State {
+  OnnxGraph& graph;
+  EmissionOptions emission;
+  std::string scope;     // module path of the current torch op: "layer1.0.conv1", or ""
+  std::string torch_op;  // "aten::conv2d"
+  std::string source;    // source line of the current torch op, or ""
+  std::vector<std::string>* notes = nullptr;
+};
+
+/// What the quant symbolics need to know of the export's options.
+const EmissionOptions& emission(const GraphBuilder& graph);
+/// Adds a line to the export report.
+void add_note(GraphBuilder& graph, std::string line);
+
+}  // namespace qcdq

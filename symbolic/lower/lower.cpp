@@ -1,0 +1,221 @@
+// The ordered list of lowering passes: from the inlined graph of a source to one block of
+// functional ops. record.cpp calls it again after it has folded what the shapes decide.
+#include <ATen/core/jit_type.h>
+#include <torch/csrc/jit/ir/constants.h>
+#include <torch/csrc/jit/passes/dead_code_elimination.h>
+#include <torch/csrc/jit/passes/loop_unrolling.h>
+#include <torch/csrc/jit/passes/lower_tuples.h>
+#include <torch/csrc/jit/passes/normalize_ops.h>
+#include <torch/csrc/jit/passes/peephole.h>
+#include <torch/csrc/jit/passes/peephole_list_idioms.h>
+#include <torch/csrc/jit/passes/remove_mutation.h>
+#include <torch/csrc/jit/passes/shape_analysis.h>
+
+#include <algorithm>
+#include <functional>
+#include <stdexcept>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+#include "symbolic/lower/passes.h"
+#include "symbolic/program/program.h"
+#include "symbolic/program/run_node.h"
+
+namespace qcdq {
+
+using torch::jit::Block;
+using torch::jit::Node;
+using JitValue = torch::jit::Value;
+namespace prim = torch::jit::prim;
+
+namespace {
+
+// A model nests lists, branches and loops a few levels deep; each round settles one level.
+constexpr int kMostRounds = 64;
+
+bool holds_kind(Block* block, torch::jit::Symbol kind) {
+  for (Node* node : block->nodes()) {
+    if (node->kind() == kind) return true;
+    for (Block* inner : node->blocks()) {
+      if (holds_kind(inner, kind)) return true;
+    }
+  }
+  return false;
+}
+
+bool lower_once(Program& program) {
+  auto& graph = program.graph;
+  bool changed = false;
+  changed |= settle_observers(graph->block());
+  changed |= answer_mode_queries(graph->block());
+  changed |= raise_casts_of_none(graph->block());
+  changed |= drop_raises(graph->block());
+  changed |= remove_dropout(graph->block());
+  changed |= remove_messages(graph->block());
+  torch::jit::LowerSimpleTuples(graph);
+  changed |= fold_constants(graph, program.parameter_paths);
+  changed |= resolve_dicts(graph->block());
+  if (has_mutation(graph->block())) {
+    changed |= expand_repeated_lists(graph->block());
+    changed |= torch::jit::RemoveListMutation(graph);
+    changed |= resolve_appends(graph->block());
+    // A write to a weight is state, not a value: refused below, never made functional.
+    const std::unordered_set<const Node*> state = writes_to_constants(graph);
+    const size_t newest = newest_value(*graph);
+    changed |=
+        torch::jit::RemoveTensorMutation(graph, [&](Node* node) { return state.count(node) == 0; });
+    changed |= functionalize_inputs(graph);
+    keep_self_types(*graph, newest);
+    changed |= functionalize_view_writes(graph);
+  }
+  changed |= torch::jit::PeepholeOptimizeListIdioms(graph, /*refine_list_len=*/true);
+  // Without its shape peepholes: those believe the sizes on the values, which a trace has baked.
+  changed |= torch::jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
+  changed |= remove_casts(graph->block());
+  if (holds_kind(graph->block(), prim::Loop)) changed |= torch::jit::UnrollConstantLoops(graph);
+  torch::jit::EliminateDeadCode(graph);
+  return changed;
+}
+
+void refuse_training_dropout(Block* block) {
+  for (Node* node : block->nodes()) {
+    for (Block* inner : node->blocks()) refuse_training_dropout(inner);
+    if (!node->kind().is_aten()) continue;
+    const std::string name = node->kind().toUnqualString();
+    if (name.find("dropout") == std::string::npos || node->inputs().size() != 3) continue;
+    const auto train = torch::jit::toIValue(node->input(2));
+    if (!train || !train->isBool() || !train->toBool()) continue;
+    throw UnsupportedOp({.op = op_name(*node),
+                         .argument = "train",
+                         .value = "True",
+                         .opset = 0,
+                         .reason = "dropout in training mode is random",
+                         .hint = "trace the model in eval mode, or pass training=self.training",
+                         .where = node_location(*node)});
+  }
+}
+
+void refuse_state(const Program& program) {
+  if (!has_mutation(program.graph->block())) return;
+  for (const Node* node : writes_to_constants(program.graph)) {
+    const auto tensor = torch::jit::toIValue(node->input(0));
+    std::string name = "a tensor of its own";
+    if (tensor && tensor->isTensor()) {
+      const auto path = program.parameter_paths.find(tensor->toTensor().const_data_ptr());
+      if (path != program.parameter_paths.end()) name = "'" + path->second + "'";
+    }
+    const bool observer = name.find("activation_post_process") != std::string::npos ||
+                          name.find("fake_quant") != std::string::npos;
+    throw UnsupportedOp({.op = op_name(*node),
+                         .argument = "",
+                         .value = "",
+                         .opset = 0,
+                         .reason = "the model changes " + name + " as it runs",
+                         .hint = observer ? "call model.apply(torch.ao.quantization."
+                                            "disable_observer) before saving the model"
+                                          : "make the state an input and an output of the model",
+                         .where = node_location(*node)});
+  }
+}
+
+/// Names outputs by dict keys where every output has one, and no two the same.
+void name_by_keys(Program& program, const std::unordered_map<const JitValue*, std::string>& keys) {
+  if (!program.output_names.empty() || keys.empty()) return;
+  std::vector<std::string> names;
+  for (const JitValue* output : program.graph->outputs()) {
+    const auto key = keys.find(output);
+    if (key == keys.end() || key->second.empty() ||
+        std::find(names.begin(), names.end(), key->second) != names.end()) {
+      return;
+    }
+    names.push_back(key->second);
+  }
+  program.output_names = std::move(names);
+}
+
+/// Replaces outputs that are tuples or lists by their elements and drops those that are None.
+/// Elements of a dict with constant keys are named by them.
+void flatten_outputs(Program& program) {
+  auto& graph = *program.graph;
+  std::unordered_map<const JitValue*, std::string> keys;
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (size_t i = 0; i < graph.outputs().size() && !changed; ++i) {
+      JitValue* output = graph.outputs()[i];
+      std::vector<JitValue*> elements;
+      if (output->mustBeNone()) {
+        program.notes.push_back("an output of the model is None and left out");
+      } else if (output->node()->kind() == prim::TupleConstruct ||
+                 output->node()->kind() == prim::ListConstruct) {
+        elements = output->node()->inputs().vec();
+      } else if (output->node()->kind() == prim::DictConstruct) {
+        const auto inputs = output->node()->inputs();
+        for (size_t j = 0; j + 1 < inputs.size(); j += 2) {
+          elements.push_back(inputs[j + 1]);
+          const auto key = torch::jit::toIValue(inputs[j]);
+          if (key && key->isString()) keys[inputs[j + 1]] = key->toStringRef();
+        }
+      } else {
+        continue;
+      }
+      std::vector<JitValue*> outputs = graph.outputs().vec();
+      outputs.erase(outputs.begin() + static_cast<std::ptrdiff_t>(i));
+      outputs.insert(outputs.begin() + static_cast<std::ptrdiff_t>(i), elements.begin(),
+                     elements.end());
+      while (!graph.outputs().empty()) graph.eraseOutput(graph.outputs().size() - 1);
+      for (JitValue* value : outputs) graph.registerOutput(value);
+      changed = true;
+    }
+  }
+  name_by_keys(program, keys);
+}
+
+bool all_tensors(const torch::jit::Graph& graph) {
+  for (const JitValue* output : graph.outputs()) {
+    if (output->type()->kind() != c10::TypeKind::TensorType) return false;
+  }
+  return true;
+}
+
+void name_outputs(Program& program) {
+  const size_t count = program.graph->outputs().size();
+  if (!all_tensors(*program.graph)) return;  // record() may resolve them, or refuses
+  if (program.output_names.empty()) {
+    const auto taken = [&](const std::string& name) {
+      for (const ProgramInput& input : program.inputs) {
+        if (input.name == name) return true;
+      }
+      return false;
+    };
+    for (size_t i = 0; i < count; ++i) {
+      std::string name = count == 1 && !taken("output") ? "output" : "output_" + std::to_string(i);
+      while (taken(name)) name += "_";
+      program.output_names.push_back(std::move(name));
+    }
+  }
+  if (program.output_names.size() != count) {
+    throw std::runtime_error("output names: " + std::to_string(program.output_names.size()) +
+                             " given, the model has " + std::to_string(count) + " outputs");
+  }
+}
+
+}  // namespace
+
+void lower(Program& program) {
+  torch::jit::EraseShapeInformation(program.graph);
+  torch::jit::NormalizeOps(program.graph);
+  for (int round = 0; round < kMostRounds && lower_once(program); ++round) {
+  }
+  if (lower_quantized(program)) {
+    for (int round = 0; round < kMostRounds && lower_once(program); ++round) {
+    }
+  }
+  refuse_training_dropout(program.graph->block());
+  refuse_state(program);
+  flatten_outputs(program);
+  torch::jit::EliminateDeadCode(program.graph);
+  name_outputs(program);
+}
+
+}  // namespace qcdq

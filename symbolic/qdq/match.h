@@ -1,0 +1,148 @@
+// What the quantisation passes (qdq/*.cpp), the quant symbolics and the coverage report share:
+// reading QuantizeLinear, DequantizeLinear and Clip nodes of an OnnxGraph, and arithmetic on
+// constant codes (by include/qcdq/affine.h). No torch, no protobuf.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "symbolic/file/file.h"
+#include "symbolic/graph/onnx_graph.h"
+
+namespace qcdq {
+
+/// The constant parameters of a QuantizeLinear or DequantizeLinear node.
+struct QuantParams {
+  std::vector<float> scale;
+  std::vector<int64_t> zero_point;  // as many as scale
+  std::vector<int64_t> dims;        // of scale: {} per tensor, {C} per channel, x's rank if blocked
+  DType storage = DType::kUInt8;    // element type of the codes
+  int64_t axis = 0;                 // per channel and blocked; never negative
+  int64_t block_size = 0;           // 0: not blocked
+
+  bool per_tensor() const { return dims.empty(); }
+  bool per_channel() const { return !dims.empty() && block_size == 0; }
+};
+
+/// Closed interval of codes.
+struct CodeRange {
+  int64_t min = 0;
+  int64_t max = 0;
+  bool operator==(const CodeRange&) const = default;
+  bool holds(int64_t code) const { return code >= min && code <= max; }
+};
+
+/// All codes of an integer type up to 32 bits. Example: `storage_range(DType::kInt8)` is [-128,
+/// 127].
+CodeRange storage_range(DType storage);
+bool is_8bit(DType dtype);
+
+/// The values of a constant of any numeric type, as f64 (exact but for int64 beyond 2^53).
+std::vector<double> numbers(const TensorData& data);
+/// Integers packed into `dtype`; every value has to fit. Example: `integers(DType::kInt8, {2}, {1,
+/// -1})`.
+TensorData integers(DType dtype, std::vector<int64_t> dims, const std::vector<int64_t>& values);
+
+/// Codes of a floating constant: quantize_one of affine.h for each element, clamped to `range`.
+TensorData quantize_constant(const TensorData& x, const QuantParams& params, CodeRange range);
+/// Codes behind an already fake-quantised f32 constant: round(y / scale) + zero_point in f64.
+/// Returns nothing where some y isn't the value of a code in `range`.
+std::optional<TensorData> recover_codes(const TensorData& y, const QuantParams& params,
+                                        CodeRange range);
+/// (code - zero_point) * scale as float32, computed when it is asked for.
+TensorData dequantize_constant(const TensorData& codes, const QuantParams& params);
+/// Every code c becomes sign * c + offset for its channel along `axis` (one entry of each for a
+/// whole tensor); the result has element type `storage`, into which it has to fit.
+TensorData transform_codes(const TensorData& codes, int64_t axis, const std::vector<int64_t>& sign,
+                           const std::vector<int64_t>& offset, DType storage);
+/// Smallest and largest code of each of the `channels` slices along `axis` (channels == 1: of the
+/// tensor).
+std::vector<CodeRange> code_ranges(const TensorData& codes, int64_t axis, int64_t channels);
+
+/// Parameters of a Q or DQ node; nothing where scale or zero point are computed at run time.
+std::optional<QuantParams> quant_params(const OnnxGraph& graph, const OnnxNode& node);
+/// Gives a Q or DQ node scale and zero point initializers of its own, named after `base`.
+void set_quant_params(OnnxGraph& graph, OnnxNode& node, const QuantParams& params,
+                      const std::string& base);
+
+/// Bounds of a Clip node with constant bounds, or of a Relu ([0, inf]); nothing for other nodes.
+std::optional<std::pair<double, double>> clip_bounds(const OnnxGraph& graph, const OnnxNode& node);
+
+/// A DequantizeLinear of an integer initializer: a weight or a bias.
+struct IntegerConstant {
+  OnnxNode* dq = nullptr;
+  std::string codes;  // the initializer
+  QuantParams params;
+};
+std::optional<IntegerConstant> integer_constant(const OnnxGraph& graph, const GraphIndex& index,
+                                                const std::string& value);
+/// Values of a float initializer or of an IntegerConstant; nothing for what is computed at run
+/// time.
+std::optional<std::vector<double>> constant_values(const OnnxGraph& graph, const GraphIndex& index,
+                                                   const std::string& value);
+
+/// A quantised activation: QuantizeLinear -> [Clip] -> DequantizeLinear.
+struct QuantisedValue {
+  OnnxNode* dq = nullptr;
+  OnnxNode* q = nullptr;
+  OnnxNode* clip = nullptr;  // nullptr: none
+  QuantParams params;        // of the DequantizeLinear
+  CodeRange range;           // codes that can occur
+};
+/// The quantiser that `value` comes out of, seen through ops that only move elements (MaxPool,
+/// Reshape, ...); the number of such ops goes to *moved.
+std::optional<QuantisedValue> quantised_value(const OnnxGraph& graph, const GraphIndex& index,
+                                              std::string value, int* moved = nullptr);
+/// Ops that keep or pick elements, so that they run on codes as they do on values.
+bool moves_elements(const OnnxNode& node);
+
+/// Where a weight's output channels lie in it, for Conv, ConvTranspose (group 1) and Gemm; -1 for
+/// others.
+int64_t output_channel_axis(const OnnxNode& node);
+
+/// The Add of a constant bias that is the only user of a MatMul by a constant 2-d weight, as a
+/// Linear on more than two dimensions has it; nullptr where there is none. The bias is input 1.
+OnnxNode* bias_add(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode& matmul);
+
+/// A node with one output, inserted before `before`; its output's type is recorded.
+OnnxNode& insert_node(OnnxGraph& graph, OnnxGraph::NodeIt before, const std::string& op_type,
+                      const std::string& base, std::vector<std::string> inputs,
+                      const TensorType& type, const OnnxNode& origin);
+OnnxGraph::NodeIt position(OnnxGraph& graph, const OnnxNode& node);
+
+/// What --weights qdq restores: the source's own floats, and the declared range.
+struct WeightOrigin {
+  std::optional<TensorData> x;  // nothing where the codes no longer follow from it
+  CodeRange range;
+};
+
+/// What the passes hand on.
+struct QdqState {
+  OnnxGraph& graph;
+  const EmissionOptions& options;
+  std::vector<std::string>& notes;
+  std::map<std::string, WeightOrigin> origins;  // by the codes' initializer
+};
+
+/// A change of the graph at one node, which it may remove; false: there is nothing to do.
+using Rewrite = bool (*)(QdqState&, const GraphIndex&, OnnxGraph::NodeIt);
+/// Applies `rewrite` until no node is left that it changes; each change gets a new
+/// index (qdq/activations.cpp).
+void rewrite_until_stable(QdqState& state, Rewrite rewrite);
+
+// The pass families, in the order in which run_qdq_passes (qdq/passes.cpp) calls them.
+void fold_constant_quantizers(QdqState& state);  // qdq/weights.cpp: Q [Clip] over an initializer
+void fold_weight_views(QdqState& state);         // qdq/weights.cpp: Transpose, Reshape of a weight
+void fold_batchnorm(QdqState& state);            // qdq/batchnorm.cpp
+void simplify_quantizers(QdqState& state);       // qdq/activations.cpp: Relu, Clip, Cast, storage
+void quantize_biases(QdqState& state);           // qdq/bias.cpp
+void store_weights_as_uint8(QdqState& state);    // qdq/weights.cpp: --weight-storage uint8
+void restore_float_weights(QdqState& state);     // qdq/weights.cpp: --weights qdq
+void own_quant_params(QdqState& state);          // qdq/activations.cpp
+void note_saturation(QdqState& state);           // coverage.cpp
+
+}  // namespace qcdq

@@ -1,0 +1,302 @@
+// Symbolic functions of elementwise ops: arithmetic, activations, comparisons, casts, and what
+// passes its input through. Element types follow torch: inputs are cast to the type that torch's
+// output was recorded with.
+#include "symbolic/symbolics/onnx_forms.h"
+#include "symbolic/symbolics/registry.h"
+
+namespace qcdq {
+
+namespace {
+
+// Argument `name` as a value of type dtype: a Tensor, or a Scalar that becomes a constant.
+Value operand(GraphBuilder& graph, NodeArgs& args, std::string_view name, DType dtype,
+              bool scalar) {
+  if (scalar) return graph.scalar(dtype, args.number(name));
+  return graph.cast(args.tensor(name), dtype);
+}
+
+bool ends_with_scalar(const NodeArgs& args) { return args.op().ends_with(".Scalar"); }
+
+template <OpName kOp>
+Values unary(GraphBuilder& graph, NodeArgs& args) {
+  return {graph.op(kOp.text, {as_output(graph, args, args.tensor("self"))})};
+}
+
+template <OpName kOp>
+Values add_or_sub(GraphBuilder& graph, NodeArgs& args) {
+  const DType dtype = args.output_type().dtype;
+  const Value x = graph.cast(args.tensor("self"), dtype);
+  const double alpha = args.number("alpha");
+  if (ends_with_scalar(args))
+    return {graph.op(kOp.text, {x, graph.scalar(dtype, args.number("other") * alpha)})};
+  Value y = graph.cast(args.tensor("other"), dtype);
+  if (alpha != 1) y = graph.op("Mul", {y, graph.scalar(dtype, alpha)});
+  return {graph.op(kOp.text, {x, y})};
+}
+
+Values rsub(GraphBuilder& graph, NodeArgs& args) {  // other - alpha * self
+  const DType dtype = args.output_type().dtype;
+  Value x = graph.cast(args.tensor("self"), dtype);
+  const double alpha = args.number("alpha");
+  if (alpha != 1) x = graph.op("Mul", {x, graph.scalar(dtype, alpha)});
+  return {graph.op("Sub", {operand(graph, args, "other", dtype, ends_with_scalar(args)), x})};
+}
+
+template <OpName kOp>
+Values binary(GraphBuilder& graph, NodeArgs& args) {
+  const DType dtype = args.output_type().dtype;
+  const Value x = graph.cast(args.tensor("self"), dtype);
+  return {graph.op(kOp.text, {x, operand(graph, args, "other", dtype, ends_with_scalar(args))})};
+}
+
+// x rounded towards zero.
+Value truncated(GraphBuilder& graph, const Value& x) {
+  return graph.op("Mul", {graph.op("Sign", {x}), graph.op("Floor", {graph.op("Abs", {x})})});
+}
+
+// 1 where the remainder is not 0 and its sign differs from the divisor's, as `dtype`: where
+// truncation and floor differ.
+Value floor_correction(GraphBuilder& graph, const Value& remainder, const Value& divisor,
+                       DType dtype) {
+  const Value zero = graph.scalar(dtype, 0);
+  const Value negative = graph.op("Less", {remainder, zero});
+  const Value opposite = graph.op("Xor", {negative, graph.op("Less", {divisor, zero})});
+  const Value inexact = graph.op("Not", {graph.op("Equal", {remainder, zero})});
+  return graph.cast(graph.op("And", {opposite, inexact}), dtype);
+}
+
+// ATen's floor division. For floats it starts from fmod and not from x / y: 1 // 0.1 is 9, floor(1
+// / 0.1) is 10.
+Value floor_divided(GraphBuilder& graph, const Value& x, const Value& y, DType dtype) {
+  if (!is_floating(dtype)) {
+    const Value quotient = graph.op("Div", {x, y});  // truncates
+    const Value remainder = graph.op("Sub", {x, graph.op("Mul", {quotient, y})});
+    return graph.op("Sub", {quotient, floor_correction(graph, remainder, y, dtype)});
+  }
+  const Value remainder = graph.op("Mod", {x, y}, {{"fmod", int64_t{1}}});
+  const Value exact = graph.op("Div", {graph.op("Sub", {x, remainder}), y});
+  const Value quotient = graph.op("Sub", {exact, floor_correction(graph, remainder, y, dtype)});
+  const Value below = graph.op("Floor", {quotient});
+  const Value off_by_one =
+      graph.op("Greater", {graph.op("Sub", {quotient, below}), graph.scalar(dtype, 0.5)});
+  const Value result = graph.op("Add", {below, graph.cast(off_by_one, dtype)});
+  // x // 0 is x / 0 in ATen: inf or nan
+  return graph.op(
+      "Where", {graph.op("Equal", {y, graph.scalar(dtype, 0)}), graph.op("Div", {x, y}), result});
+}
+
+Values div(GraphBuilder& graph, NodeArgs& args) {
+  const DType dtype = args.output_type().dtype;
+  const Value x = graph.cast(args.tensor("self"), dtype);
+  const bool scalar = ends_with_scalar(args) || args.op().ends_with(".Scalar_mode");
+  const Value y = operand(graph, args, "other", dtype, scalar);
+  const std::optional<std::string> mode =
+      args.has("rounding_mode") ? args.optional_string("rounding_mode") : std::nullopt;
+  if (!mode) return {graph.op("Div", {x, y})};
+  if (*mode == "floor") return {floor_divided(graph, x, y, dtype)};
+  if (*mode != "trunc") args.unsupported("rounding_mode", *mode, "expected trunc or floor");
+  const Value quotient = graph.op("Div", {x, y});
+  return {is_floating(dtype) ? truncated(graph, quotient) : quotient};
+}
+
+Values floor_divide(GraphBuilder& graph, NodeArgs& args) {
+  const DType dtype = args.output_type().dtype;
+  const Value x = graph.cast(args.tensor("self"), dtype);
+  return {
+      floor_divided(graph, x, operand(graph, args, "other", dtype, ends_with_scalar(args)), dtype)};
+}
+
+Values remainder(GraphBuilder& graph, NodeArgs& args) {  // the sign of the divisor
+  const DType dtype = args.output_type().dtype;
+  const Value x = graph.cast(args.tensor("self"), dtype);
+  const Value y = operand(graph, args, "other", dtype, ends_with_scalar(args));
+  if (!is_floating(dtype)) return {graph.op("Mod", {x, y})};
+  const Value rest = graph.op("Mod", {x, y}, {{"fmod", int64_t{1}}});
+  return {graph.op("Add", {rest, graph.op("Mul", {floor_correction(graph, rest, y, dtype), y})})};
+}
+
+Values pow(GraphBuilder& graph, NodeArgs& args) {
+  const DType dtype = args.output_type().dtype;
+  if (args.op().ends_with(".Scalar")) {  // a number to the power of a tensor
+    const Value base = graph.scalar(dtype, args.number("self"));
+    return {graph.op("Pow", {base, graph.cast(args.tensor("exponent"), dtype)})};
+  }
+  const Value x = graph.cast(args.tensor("self"), dtype);
+  return {graph.op(
+      "Pow", {x, operand(graph, args, "exponent", dtype, args.op().ends_with(".Tensor_Scalar"))})};
+}
+
+Values rsqrt(GraphBuilder& graph, NodeArgs& args) {
+  return {
+      graph.op("Reciprocal", {graph.op("Sqrt", {as_output(graph, args, args.tensor("self"))})})};
+}
+
+Values clamp(GraphBuilder& graph, NodeArgs& args) {
+  Value x = as_output(graph, args, args.tensor("self"));
+  const bool has_min = args.has("min") && !args.is_none("min");
+  const bool has_max = args.has("max") && !args.is_none("max");
+  if (args.op().ends_with(".Tensor")) {
+    if (has_min) x = graph.op("Max", {x, as_output(graph, args, args.tensor("min"))});
+    if (has_max) x = graph.op("Min", {x, as_output(graph, args, args.tensor("max"))});
+    return {x};
+  }
+  return {clip(graph, x, has_min ? std::optional(args.number("min")) : std::nullopt,
+               has_max ? std::optional(args.number("max")) : std::nullopt)};
+}
+
+// where(condition): the indices of what is true, one tensor for each dimension.
+Values where_true(GraphBuilder& graph, NodeArgs& args) {
+  const Value condition = args.tensor("condition");
+  const int64_t rank = rank_of(graph, args, "condition", condition);
+  if (rank == 0) args.unsupported("condition", "a 0-d tensor", "ONNX Runtime gives it a dimension");
+  const Value rows = graph.op("NonZero", {condition});
+  Values indices;
+  for (int64_t row = 0; row < rank; ++row) {
+    indices.push_back(graph.op("Gather",
+                               {rows, graph.scalar(DType::kInt64, static_cast<double>(row))},
+                               {{"axis", int64_t{0}}}));
+    set_dims(graph, indices.back(), {-1});
+  }
+  return indices;
+}
+
+Values where(GraphBuilder& graph, NodeArgs& args) {
+  if (!args.has("self")) return where_true(graph, args);
+  const DType dtype = args.output_type().dtype;
+  const Value condition = graph.cast(args.tensor("condition"), DType::kBool);
+  const std::string op = args.op();
+  const bool scalars = op.ends_with(".Scalar");
+  const Value x = operand(graph, args, "self", dtype, scalars || op.ends_with(".ScalarSelf"));
+  const Value y = operand(graph, args, "other", dtype, scalars || op.ends_with(".ScalarOther"));
+  return {graph.op("Where", {condition, x, y})};
+}
+
+Values masked_fill(GraphBuilder& graph, NodeArgs& args) {
+  const DType dtype = args.output_type().dtype;
+  const Value x = graph.cast(args.tensor("self"), dtype);
+  const Value mask = graph.cast(args.tensor("mask"), DType::kBool);
+  return {
+      graph.op("Where", {mask, operand(graph, args, "value", dtype, ends_with_scalar(args)), x})};
+}
+
+// Both sides of a comparison in the type in which torch compares them.
+std::pair<Value, Value> compared(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  if (ends_with_scalar(args)) {
+    const DType dtype = result_type(graph.type(x).dtype, args.number_is_integer("other"));
+    return {graph.cast(x, dtype), graph.scalar(dtype, args.number("other"))};
+  }
+  const Value y = args.tensor("other");
+  const DType dtype = result_type(graph, x, y);
+  return {graph.cast(x, dtype), graph.cast(y, dtype)};
+}
+
+template <OpName kOp>
+Values comparison(GraphBuilder& graph, NodeArgs& args) {
+  const auto [x, y] = compared(graph, args);
+  return {graph.op(kOp.text, {x, y})};
+}
+
+Values not_equal(GraphBuilder& graph, NodeArgs& args) {
+  const auto [x, y] = compared(graph, args);
+  return {graph.op("Not", {graph.op("Equal", {x, y})})};
+}
+
+// LessOrEqual and GreaterOrEqual exist from opset 12; Not(Greater) would be true for NaN.
+template <OpName kStrict>
+Values or_equal(GraphBuilder& graph, NodeArgs& args) {
+  const auto [x, y] = compared(graph, args);
+  if (graph.opset() >= 12) return {graph.op(std::string(kStrict.text) + "OrEqual", {x, y})};
+  return {graph.op("Or", {graph.op(kStrict.text, {x, y}), graph.op("Equal", {x, y})})};
+}
+
+template <OpName kOp>
+Values logical(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = graph.cast(args.tensor("self"), DType::kBool);
+  return {graph.op(kOp.text, {x, graph.cast(args.tensor("other"), DType::kBool)})};
+}
+
+Values logical_not(GraphBuilder& graph, NodeArgs& args) {
+  return {graph.op("Not", {graph.cast(args.tensor("self"), DType::kBool)})};
+}
+
+// aten::to in all its overloads, type_as: the recorded element type is what they ask for.
+Values to(GraphBuilder& graph, NodeArgs& args) {
+  for (const char* name : {"dtype", "layout", "device", "pin_memory", "non_blocking", "copy",
+                           "memory_format", "other"}) {
+    if (args.has(name))
+      args.ignore(
+          name,
+          "the recorded type has the element type; devices and layouts have no meaning in ONNX");
+  }
+  return {as_output(graph, args, args.tensor("self"))};
+}
+
+Values pass_through(GraphBuilder& /*graph*/, NodeArgs& args) {
+  for (const char* name : {"memory_format", "implicit"}) {
+    if (args.has(name)) args.ignore(name, "ONNX tensors are dense");
+  }
+  return {args.tensor("self")};
+}
+
+constexpr Symbolic kRows[] = {
+    {"aten::relu", 10, unary<"Relu">, "Relu"},
+    {"aten::sigmoid", 10, unary<"Sigmoid">, "Sigmoid"},
+    {"aten::tanh", 10, unary<"Tanh">, "Tanh"},
+    {"aten::abs", 10, unary<"Abs">, "Abs"},
+    {"aten::neg", 10, unary<"Neg">, "Neg"},
+    {"aten::exp", 10, unary<"Exp">, "Exp"},
+    {"aten::log", 10, unary<"Log">, "Log"},
+    {"aten::sqrt", 10, unary<"Sqrt">, "Sqrt"},
+    {"aten::erf", 10, unary<"Erf">, "Erf"},
+    {"aten::sin", 10, unary<"Sin">, "Sin"},
+    {"aten::cos", 10, unary<"Cos">, "Cos"},
+    {"aten::floor", 10, unary<"Floor">, "Floor"},
+    {"aten::ceil", 10, unary<"Ceil">, "Ceil"},
+    {"aten::sign", 10, unary<"Sign">, "Sign"},
+    {"aten::reciprocal", 10, unary<"Reciprocal">, "Reciprocal"},
+    {"aten::selu", 10, unary<"Selu">, "Selu"},
+    {"aten::round", 11, unary<"Round">, "Round"},
+    {"aten::rsqrt", 10, rsqrt, "Sqrt, Reciprocal"},
+    {"aten::add", 10, add_or_sub<"Add">, "Add, Mul"},
+    {"aten::sub", 10, add_or_sub<"Sub">, "Sub, Mul"},
+    {"aten::rsub", 10, rsub, "Sub, Mul"},
+    {"aten::mul", 10, binary<"Mul">, "Mul"},
+    {"aten::div", 10, div, "Div, ..."},
+    {"aten::floor_divide", 10, floor_divide, "Div, Mod, Where, ..."},
+    {"aten::remainder", 10, remainder, "Mod, Where, ..."},
+    {"aten::pow", 10, pow, "Pow"},
+    {"aten::maximum", 10, binary<"Max">, "Max"},
+    {"aten::minimum", 10, binary<"Min">, "Min"},
+    {"aten::max.other", 10, binary<"Max">, "Max"},
+    {"aten::min.other", 10, binary<"Min">, "Min"},
+    {"aten::clamp", 10, clamp, "Clip, Max, Min"},
+    {"aten::clamp_min", 10, clamp, "Clip, Max, Min"},
+    {"aten::clamp_max", 10, clamp, "Clip, Max, Min"},
+    {"aten::where", 10, where, "Where, NonZero"},
+    {"aten::masked_fill", 10, masked_fill, "Where"},
+    {"aten::eq", 10, comparison<"Equal">, "Equal"},
+    {"aten::ne", 10, not_equal, "Equal, Not"},
+    {"aten::lt", 10, comparison<"Less">, "Less"},
+    {"aten::gt", 10, comparison<"Greater">, "Greater"},
+    {"aten::le", 10, or_equal<"Less">, "LessOrEqual; below 12: Less, Equal, Or"},
+    {"aten::ge", 10, or_equal<"Greater">, "GreaterOrEqual; below 12: Greater, Equal, Or"},
+    {"aten::logical_and", 10, logical<"And">, "And"},
+    {"aten::logical_or", 10, logical<"Or">, "Or"},
+    {"aten::logical_xor", 10, logical<"Xor">, "Xor"},
+    {"aten::logical_not", 10, logical_not, "Not"},
+    {"aten::to", 10, to, "Cast"},
+    {"aten::type_as", 10, to, "Cast"},
+    {"aten::contiguous", 10, pass_through, "(no node)"},
+    {"aten::clone", 10, pass_through, "(no node)"},
+    {"aten::detach", 10, pass_through, "(no node)"},
+    {"aten::alias", 10, pass_through, "(no node)"},
+    {"aten::positive", 10, pass_through, "(no node)"},
+    {"aten::lift_fresh", 10, pass_through, "(no node)"},
+};
+
+}  // namespace
+
+std::span<const Symbolic> elementwise_symbolics() { return kRows; }
+
+}  // namespace qcdq

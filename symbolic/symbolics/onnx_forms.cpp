@@ -1,0 +1,311 @@
+// The functions of symbolics/onnx_forms.h.
+#include "symbolic/symbolics/onnx_forms.h"
+
+#include <cmath>
+#include <numbers>
+#include <numeric>
+
+#include "symbolic/graph/graph_builder.h"
+
+namespace qcdq {
+
+namespace {
+
+int category(DType dtype) {
+  if (dtype == DType::kBool) return 0;
+  return is_floating(dtype) ? 2 : 1;
+}
+
+bool is_signed_integer(DType dtype) {
+  return dtype == DType::kInt8 || dtype == DType::kInt16 || dtype == DType::kInt32 ||
+         dtype == DType::kInt64;
+}
+
+}  // namespace
+
+void set_dims(GraphBuilder& graph, const Value& value, std::vector<int64_t> dims) {
+  TensorType& type = graph.state().graph.types[value.name];
+  type.ranked = true;
+  type.symbols.clear();
+  type.dims = std::move(dims);
+}
+
+int64_t rank_of(const GraphBuilder& graph, const NodeArgs& args, std::string_view name,
+                const Value& x) {
+  return static_cast<int64_t>(dims_of(graph, args, name, x).size());
+}
+
+std::vector<int64_t> dims_of(const GraphBuilder& graph, const NodeArgs& args, std::string_view name,
+                             const Value& x) {
+  TensorType type = graph.type(x);
+  if (!type.ranked) args.unsupported(name, "%" + x.name, "is a tensor whose rank is not known");
+  return std::move(type.dims);
+}
+
+int64_t normalized(int64_t dim, int64_t rank) {
+  return dim < 0 ? dim + std::max<int64_t>(rank, 1) : dim;
+}
+
+DType promote(DType a, DType b) {
+  if (a == b) return a;
+  if (category(a) != category(b)) return category(a) > category(b) ? a : b;
+  const DType larger = dtype_size(a) >= dtype_size(b) ? a : b;
+  if (category(a) == 2)
+    return dtype_size(a) == dtype_size(b) ? DType::kFloat32 : larger;  // f16 and bf16
+  if (is_signed_integer(a) == is_signed_integer(b)) return larger;
+  const DType without_sign = is_signed_integer(a) ? b : a;
+  const DType with_sign = is_signed_integer(a) ? a : b;
+  if (dtype_size(with_sign) > dtype_size(without_sign)) return with_sign;
+  switch (dtype_size(without_sign)) {
+    case 1:
+      return DType::kInt16;
+    case 2:
+      return DType::kInt32;
+    default:
+      return DType::kInt64;
+  }
+}
+
+DType result_type(const GraphBuilder& graph, const Value& a, const Value& b) {
+  const TensorType x = graph.type(a);
+  const TensorType y = graph.type(b);
+  const bool x_zero = x.ranked && x.dims.empty();
+  const bool y_zero = y.ranked && y.dims.empty();
+  if (x_zero != y_zero) {
+    const DType dimensioned = x_zero ? y.dtype : x.dtype;
+    const DType zero = x_zero ? x.dtype : y.dtype;
+    return category(zero) > category(dimensioned) ? zero : dimensioned;
+  }
+  return promote(x.dtype, y.dtype);
+}
+
+DType result_type(DType tensor, bool scalar_is_integer) {
+  if (scalar_is_integer) return tensor == DType::kBool ? DType::kInt64 : tensor;
+  return is_floating(tensor) ? tensor : DType::kFloat32;
+}
+
+Value as_output(GraphBuilder& graph, const NodeArgs& args, const Value& x) {
+  return graph.cast(x, args.output_type().dtype);
+}
+
+Value unsqueeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes) {
+  const TensorType type = graph.type(x);
+  Value y = graph.opset() >= 13 ? graph.op("Unsqueeze", {x, graph.ints(axes)})
+                                : graph.op("Unsqueeze", {x}, {{"axes", axes}});
+  if (type.ranked) {
+    std::sort(axes.begin(), axes.end());
+    std::vector<int64_t> dims = type.dims;
+    for (int64_t axis : axes) dims.insert(dims.begin() + axis, 1);
+    set_dims(graph, y, std::move(dims));
+  }
+  return y;
+}
+
+Value squeeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes) {
+  const TensorType type = graph.type(x);
+  Value y = graph.opset() >= 13 ? graph.op("Squeeze", {x, graph.ints(axes)})
+                                : graph.op("Squeeze", {x}, {{"axes", axes}});
+  if (type.ranked) {
+    std::vector<int64_t> dims;
+    for (int64_t d = 0; d < type.rank(); ++d) {
+      if (std::find(axes.begin(), axes.end(), d) == axes.end()) dims.push_back(type.dims[d]);
+    }
+    set_dims(graph, y, std::move(dims));
+  }
+  return y;
+}
+
+Value reduce(GraphBuilder& graph, std::string_view op, const Value& x,
+             const std::vector<int64_t>& axes, bool keepdims) {
+  Attributes attributes = {{"keepdims", static_cast<int64_t>(keepdims)}};
+  const int64_t axes_are_input_from = op == "ReduceSum" ? 13 : 18;
+  if (axes.empty()) return graph.op(op, {x}, attributes);
+  if (graph.opset() >= axes_are_input_from) return graph.op(op, {x, graph.ints(axes)}, attributes);
+  attributes.emplace_back("axes", axes);
+  return graph.op(op, {x}, attributes);
+}
+
+Value clip(GraphBuilder& graph, const Value& x, std::optional<double> lowest,
+           std::optional<double> highest) {
+  if (graph.opset() >= 11) {
+    const DType dtype = graph.type(x).dtype;
+    const Value low = lowest ? graph.scalar(dtype, *lowest) : Value{};
+    const Value high = highest ? graph.scalar(dtype, *highest) : Value{};
+    return graph.op("Clip", {x, low, high});
+  }
+  Attributes attributes;
+  if (lowest) attributes.emplace_back("min", static_cast<float>(*lowest));
+  if (highest) attributes.emplace_back("max", static_cast<float>(*highest));
+  return graph.op("Clip", {x}, attributes);
+}
+
+Value pad(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& pads,
+          const std::string& mode, double value) {
+  const TensorType type = graph.type(x);
+  Value y;
+  if (graph.opset() >= 11) {
+    const Value fill = mode == "constant" ? graph.scalar(type.dtype, value) : Value{};
+    y = graph.op("Pad", {x, graph.ints(pads), fill}, {{"mode", mode}});
+  } else {
+    Attributes attributes = {{"mode", mode}, {"pads", pads}};
+    if (mode == "constant") attributes.emplace_back("value", static_cast<float>(value));
+    y = graph.op("Pad", {x}, attributes);
+  }
+  if (type.ranked) {
+    std::vector<int64_t> dims = type.dims;
+    for (size_t d = 0; d < dims.size(); ++d) {
+      if (dims[d] >= 0) dims[d] += pads[d] + pads[d + dims.size()];
+    }
+    set_dims(graph, y, std::move(dims));
+  }
+  return y;
+}
+
+Values split(GraphBuilder& graph, const Value& x, int64_t axis, const std::vector<int64_t>& sizes) {
+  if (sizes.size() == 1) return {x};
+  if (graph.opset() >= 13)
+    return graph.ops("Split", {x, graph.ints(sizes)}, sizes.size(), {{"axis", axis}});
+  return graph.ops("Split", {x}, sizes.size(), {{"axis", axis}, {"split", sizes}});
+}
+
+Value reshape(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& dims) {
+  Attributes attributes;
+  if (std::find(dims.begin(), dims.end(), 0) != dims.end()) {
+    if (graph.opset() < 14) {
+      throw UnsupportedOp({.op = graph.state().torch_op,
+                           .argument = "",
+                           .value = list_text(dims),
+                           .opset = graph.opset(),
+                           .reason = "makes an empty tensor: before opset 14 a 0 in the shape of "
+                                     "Reshape means the input's size",
+                           .hint = "export with --opset 14 or newer",
+                           .where = ""});
+    }
+    attributes.emplace_back("allowzero", int64_t{1});
+  }
+  const Value y = graph.op("Reshape", {x, graph.ints(dims)}, attributes);
+  set_dims(graph, y, dims);
+  return y;
+}
+
+Value slice(GraphBuilder& graph, const Value& x, int64_t axis, const Value& start, const Value& end,
+            int64_t step) {
+  return graph.op("Slice", {x, start, end, graph.ints({axis}), graph.ints({step})});
+}
+
+Value slice(GraphBuilder& graph, const Value& x, int64_t axis, int64_t start, int64_t end) {
+  return slice(graph, x, axis, graph.ints({start}), graph.ints({end}), 1);
+}
+
+Value transpose(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& permutation) {
+  const TensorType type = graph.type(x);
+  const Value y = graph.op("Transpose", {x}, {{"perm", permutation}});
+  if (type.ranked) {
+    std::vector<int64_t> dims;
+    for (int64_t axis : permutation) dims.push_back(type.dims[axis]);
+    set_dims(graph, y, std::move(dims));
+  }
+  return y;
+}
+
+Value softmax(GraphBuilder& graph, std::string_view op, const Value& x, int64_t axis,
+              int64_t rank) {
+  if (graph.opset() >= 13 || axis == rank - 1) return graph.op(op, {x}, {{"axis", axis}});
+  std::vector<int64_t> swap(rank);
+  std::iota(swap.begin(), swap.end(), 0);
+  std::swap(swap[axis], swap[rank - 1]);
+  const Value last = transpose(graph, x, swap);
+  return transpose(graph, graph.op(op, {last}, {{"axis", rank - 1}}), swap);
+}
+
+Value layer_norm(GraphBuilder& graph, const Value& x, int64_t rank,
+                 const std::vector<int64_t>& shape, const Value& weight, const Value& bias,
+                 double epsilon) {
+  const DType dtype = graph.type(x).dtype;
+  if (graph.opset() >= 17) {
+    const int64_t elements =
+        std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+    Value scale = weight;
+    if (!scale.present()) {
+      scale = filled(graph, dtype, elements, 1);
+      if (shape.size() > 1) scale = reshape(graph, scale, shape);
+    }
+    return graph.op(
+        "LayerNormalization", {x, scale, bias},
+        {{"axis", -static_cast<int64_t>(shape.size())}, {"epsilon", static_cast<float>(epsilon)}});
+  }
+  std::vector<int64_t> axes(shape.size());
+  std::iota(axes.begin(), axes.end(), rank - static_cast<int64_t>(shape.size()));
+  const Value centred = graph.op("Sub", {x, reduce(graph, "ReduceMean", x, axes, true)});
+  const Value variance =
+      reduce(graph, "ReduceMean", graph.op("Mul", {centred, centred}), axes, true);
+  const Value deviation =
+      graph.op("Sqrt", {graph.op("Add", {variance, graph.scalar(dtype, epsilon)})});
+  Value y = graph.op("Div", {centred, deviation});
+  if (weight.present()) y = graph.op("Mul", {y, weight});
+  if (bias.present()) y = graph.op("Add", {y, bias});
+  return y;
+}
+
+// 0.5 x (1 + erf(x / sqrt 2)), or with tanh: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+Value gelu(GraphBuilder& graph, const Value& x, const std::string& approximate) {
+  if (graph.opset() >= 20) return graph.op("Gelu", {x}, {{"approximate", approximate}});
+  const DType dtype = graph.type(x).dtype;
+  auto number = [&](double value) { return graph.scalar(dtype, value); };
+  Value inner;
+  if (approximate == "none") {
+    inner = graph.op("Erf", {graph.op("Div", {x, number(std::numbers::sqrt2)})});
+  } else {
+    const Value cube = graph.op("Mul", {graph.op("Mul", {x, x}), x});
+    const Value sum = graph.op("Add", {x, graph.op("Mul", {cube, number(0.044715)})});
+    inner = graph.op("Tanh", {graph.op("Mul", {sum, number(std::sqrt(2 / std::numbers::pi))})});
+  }
+  const Value weighted = graph.op("Mul", {x, graph.op("Add", {inner, number(1)})});
+  return graph.op("Mul", {weighted, number(0.5)});
+}
+
+Value filled(GraphBuilder& graph, DType dtype, int64_t count, double value) {
+  if (dtype == DType::kFloat32) {
+    return graph.constant(TensorData::from<float>(
+        dtype, {count}, std::vector<float>(count, static_cast<float>(value))));
+  }
+  if (dtype == DType::kFloat64)
+    return graph.constant(
+        TensorData::from<double>(dtype, {count}, std::vector<double>(count, value)));
+  const Value one =
+      graph.scalar(dtype, value);  // 16-bit types: repeat the one that scalar() rounded
+  const TensorData& data = *graph.constant_data(one);
+  const auto bits = *static_cast<const uint16_t*>(data.data.get());
+  return graph.constant(
+      TensorData::from<uint16_t>(dtype, {count}, std::vector<uint16_t>(count, bits)));
+}
+
+std::string list_text(const std::vector<int64_t>& values) {
+  std::string line = "[";
+  for (int64_t value : values) line += (line.size() > 1 ? ", " : "") + std::to_string(value);
+  return line + "]";
+}
+
+std::vector<int64_t> spread(std::vector<int64_t> values, int64_t spatial) {
+  if (values.size() == 1) values.resize(spatial, values[0]);
+  return values;
+}
+
+std::vector<int64_t> begins_and_ends(const std::vector<int64_t>& begins,
+                                     const std::vector<int64_t>& ends) {
+  std::vector<int64_t> pads = begins;
+  pads.insert(pads.end(), ends.begin(), ends.end());
+  return pads;
+}
+
+Value batched(GraphBuilder& graph, const NodeArgs& args, std::string_view name, const Value& x,
+              int64_t spatial, bool& added) {
+  added = rank_of(graph, args, name, x) == spatial + 1;
+  return added ? unsqueeze(graph, x, {0}) : x;
+}
+
+Value unbatched(GraphBuilder& graph, const Value& y, bool added) {
+  return added ? squeeze(graph, y, {0}) : y;
+}
+
+}  // namespace qcdq

@@ -1,0 +1,124 @@
+// Symbolic functions of ops that write a part of a tensor: scatter, and the functional forms of
+// writes to slices (x[:, 0] = 0) that lower/mutation.cpp makes.
+#include <numeric>
+
+#include "symbolic/symbolics/onnx_forms.h"
+#include "symbolic/symbolics/registry.h"
+
+namespace qcdq {
+
+namespace {
+
+Values scatter(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const DType dtype = args.output_type().dtype;
+  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
+  const Value at = args.tensor("index");
+  Value updates;
+  if (args.has("src")) {
+    updates = graph.cast(args.tensor("src"), dtype);
+    const TensorType wanted = graph.type(at);
+    const TensorType type = graph.type(updates);
+    if (!wanted.is_static() || wanted.dims != type.dims) {
+      args.unsupported("src", list_text(type.dims),
+                       "ONNX needs it in the shape of index, " + list_text(wanted.dims),
+                       "slice src to the shape of index");
+    }
+  } else {
+    updates =
+        graph.op("Expand", {graph.scalar(dtype, args.number("value")), graph.op("Shape", {at})});
+  }
+  Attributes attributes = {{"axis", dim}};
+  if (args.op().starts_with("aten::scatter_add"))
+    attributes.emplace_back("reduction", std::string("add"));
+  return {graph.op("ScatterElements", {x, at, updates}, attributes)};
+}
+
+// `self` with positions of one dimension replaced by those of `part`: [0, D) where it is not
+// written, D + j where element j of `part` goes.
+Value replaced(GraphBuilder& graph, const Value& x, const Value& by, int64_t dim,
+               const std::vector<int64_t>& written, int64_t size) {
+  if (written.empty()) return x;
+  const auto count = static_cast<int64_t>(written.size());
+  if (count == size && written.front() == 0) return by;
+  const bool run = written.back() - written.front() + 1 == count;
+  if (run) {
+    Values parts;
+    if (written.front() > 0) parts.push_back(slice(graph, x, dim, 0, written.front()));
+    parts.push_back(by);
+    if (written.back() + 1 < size) parts.push_back(slice(graph, x, dim, written.back() + 1, kEnd));
+    return graph.op("Concat", parts, {{"axis", dim}});
+  }
+  std::vector<int64_t> order(static_cast<size_t>(size));
+  std::iota(order.begin(), order.end(), 0);
+  for (int64_t j = 0; j < count; ++j)
+    order[static_cast<size_t>(written[static_cast<size_t>(j)])] = size + j;
+  const Value both = graph.op("Concat", {x, by}, {{"axis", dim}});
+  return graph.op("Gather", {both, graph.ints(order)}, {{"axis", dim}});
+}
+
+// The size of dimension `dim`, which has to be known to tell what a write leaves.
+int64_t fixed_size(const NodeArgs& args, const std::vector<int64_t>& dims, int64_t dim) {
+  const int64_t size = dims[static_cast<size_t>(dim)];
+  if (size < 0) {
+    args.unsupported("dim", std::to_string(dim), "writes to a part of a dimension of dynamic size",
+                     "drop the dynamic axis, or build the tensor with torch.cat");
+  }
+  return size;
+}
+
+Values slice_scatter(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
+  const Value by = graph.cast(args.tensor("src"), args.output_type().dtype);
+  const int64_t dim = normalized(args.integer("dim"), static_cast<int64_t>(dims.size()));
+  const int64_t start = args.optional_integer("start").value_or(0);
+  const int64_t end = args.optional_integer("end").value_or(kEnd);
+  const int64_t step = args.integer("step");
+  if (start == 0 && end == kEnd && step == 1) return {by};
+  const int64_t size = fixed_size(args, dims, dim);
+  const auto bounded = [&](int64_t at) {
+    return std::clamp<int64_t>(at < 0 ? at + size : at, 0, size);
+  };
+  std::vector<int64_t> written;
+  for (int64_t at = bounded(start); at < bounded(end); at += step) written.push_back(at);
+  return {replaced(graph, x, by, dim, written, size)};
+}
+
+Values select_scatter(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
+  const Value by = graph.cast(args.tensor("src"), args.output_type().dtype);
+  const int64_t dim = normalized(args.integer("dim"), static_cast<int64_t>(dims.size()));
+  const int64_t size = fixed_size(args, dims, dim);
+  return {replaced(graph, x, unsqueeze(graph, by, {dim}), dim,
+                   {normalized(args.integer("index"), size)}, size)};
+}
+
+// copy: `src` in the shape and element type of `self`.
+Values copy(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  args.ignore("non_blocking", "concerns devices");
+  const Value source = graph.cast(args.tensor("src"), args.output_type().dtype);
+  const TensorType wanted = args.output_type();
+  if (wanted.is_static()) {
+    if (graph.type(source).ranked && graph.type(source).dims == wanted.dims) return {source};
+    return {graph.op("Expand", {source, graph.ints(wanted.dims)})};
+  }
+  return {graph.op("Expand", {source, graph.op("Shape", {x})})};
+}
+
+constexpr Symbolic kRows[] = {
+    {"aten::scatter.src", 11, scatter, "ScatterElements"},
+    {"aten::scatter.value", 11, scatter, "ScatterElements, Expand"},
+    {"aten::scatter_add", 16, scatter, "ScatterElements"},
+    {"aten::slice_scatter", 10, slice_scatter, "Slice, Concat, Gather"},
+    {"aten::select_scatter", 10, select_scatter, "Slice, Concat, Unsqueeze"},
+    {"aten::copy", 10, copy, "Expand, Cast"},
+};
+
+}  // namespace
+
+std::span<const Symbolic> scatter_symbolics() { return kRows; }
+
+}  // namespace qcdq

@@ -1,0 +1,73 @@
+// Symbolic functions of sizes and other integers that are known only at run time: 0-d int64 values,
+// and lists of them as 1-d ones. Sizes that the recorded shapes decide are folded before
+// (shape_folding.cpp).
+#include "symbolic/symbolics/onnx_forms.h"
+#include "symbolic/symbolics/registry.h"
+
+namespace qcdq {
+
+namespace {
+
+Values size(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const Value shape = graph.op("Shape", {x});
+  if (!args.has("dim")) return {shape};
+  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
+  return {graph.op("Gather", {shape, graph.scalar(DType::kInt64, static_cast<double>(dim))},
+                   {{"axis", int64_t{0}}})};
+}
+
+Values list_item(GraphBuilder& graph, NodeArgs& args) {
+  if (args.output_type().dtype != DType::kUndefined) {  // Tensor[]
+    const Values elements = args.tensors("list");
+    const int64_t index = normalized(args.integer("idx"), static_cast<int64_t>(elements.size()));
+    if (index < 0 || index >= static_cast<int64_t>(elements.size())) {
+      args.unsupported("idx", std::to_string(args.integer("idx")),
+                       "the list has " + std::to_string(elements.size()) + " known elements");
+    }
+    return {elements[static_cast<size_t>(index)]};
+  }
+  const Value list = args.ints_value("list");
+  return {graph.op("Gather", {list, args.integer_value("idx")}, {{"axis", int64_t{0}}})};
+}
+
+template <OpName kOp>
+Values int_arithmetic(GraphBuilder& graph, NodeArgs& args) {
+  const Value a = args.integer_value("a");
+  return {graph.op(kOp.text, {a, args.integer_value("b")})};
+}
+
+// ONNX's Div truncates; without the remainder (its Mod has the sign of the divisor) nothing is cut
+// off. An integer may come from data, and be negative.
+Values int_floor_divide(GraphBuilder& graph, NodeArgs& args) {
+  const Value a = args.integer_value("a");
+  if (args.integer("b") <= 0)
+    args.unsupported("b", std::to_string(args.integer("b")), "expected a positive divisor");
+  const Value b = args.integer_value("b");
+  return {graph.op("Div", {graph.op("Sub", {a, graph.op("Mod", {a, b})}), b})};
+}
+
+// A size as a 0-d tensor and back.
+Values same_number(GraphBuilder& /*graph*/, NodeArgs& args) { return {args.integer_value("a")}; }
+Values int_of_tensor(GraphBuilder& graph, NodeArgs& args) {
+  return {graph.cast(args.tensor("a"), DType::kInt64)};
+}
+
+constexpr Symbolic kRows[] = {
+    {"aten::size", 10, size, "Shape, Gather"},
+    {"aten::size.int", 10, size, "Shape, Gather"},
+    {"aten::__getitem__.t", 10, list_item, "Gather"},
+    {"aten::add.int", 10, int_arithmetic<"Add">, "Add"},
+    {"aten::sub.int", 10, int_arithmetic<"Sub">, "Sub"},
+    {"aten::mul.int", 10, int_arithmetic<"Mul">, "Mul"},
+    {"aten::floordiv.int", 10, int_floor_divide, "Mod, Sub, Div"},
+    {"prim::NumToTensor.Scalar", 10, same_number, "(no node)"},
+    {"aten::Int.Tensor", 10, int_of_tensor, "(no node)"},
+    {"aten::IntImplicit", 10, int_of_tensor, "(no node)"},
+};
+
+}  // namespace
+
+std::span<const Symbolic> size_symbolics() { return kRows; }
+
+}  // namespace qcdq

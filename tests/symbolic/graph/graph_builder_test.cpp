@@ -1,0 +1,163 @@
+// GraphBuilder: what onnx's schemas refuse is refused here, by name; types follow the schemas.
+#include "symbolic/graph/graph_builder.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+namespace qcdq {
+namespace {
+
+struct Fixture {
+  explicit Fixture(int64_t opset) {
+    graph.opset = opset;
+    graph.inputs = {"x", "i"};
+    graph.types["x"] = {DType::kFloat32, true, {2, 3}, {}};
+    graph.types["i"] = {DType::kInt64, true, {3}, {}};
+  }
+  OnnxGraph graph;
+  GraphBuilder::State state{graph, {}, "layer1.act", "aten::some_op", "net.py:7", nullptr};
+  GraphBuilder builder{state};
+  Value x{"x"};
+  Value i{"i"};
+};
+
+std::string refusal(const std::function<void()>& act) {
+  try {
+    act();
+  } catch (const UnsupportedOp& error) {
+    return error.what();
+  }
+  return "nothing was refused";
+}
+
+TEST(GraphBuilder, NamesFollowTheModulePath) {
+  Fixture f(21);
+  EXPECT_EQ(f.builder.op("Relu", {f.x}).name, "layer1.act/Relu_output");
+  EXPECT_EQ(f.builder.op("Relu", {f.x}).name, "layer1.act/Relu_1_output");
+  EXPECT_EQ(f.graph.nodes.front().name, "layer1.act/Relu");
+  EXPECT_EQ(f.graph.nodes.front().source, "net.py:7");
+  EXPECT_EQ(f.graph.nodes.front().torch_op, "aten::some_op");
+}
+
+TEST(GraphBuilder, RefusesAnOpOfALaterOpset) {
+  Fixture f(19);
+  EXPECT_EQ(refusal([&] { f.builder.op("Gelu", {f.x}); }),
+            "aten::some_op: needs ONNX Gelu, which exists from opset 20 (opset 19); export with "
+            "--opset 20 or newer "
+            "[at layer1.act, net.py:7]");
+}
+
+TEST(GraphBuilder, RefusesWhatTheSchemaRefuses) {
+  Fixture f(21);
+  EXPECT_NE(
+      refusal([&] { f.builder.op("NoSuchOp", {f.x}); }).find("NoSuchOp, which ONNX doesn't have"),
+      std::string::npos);
+  EXPECT_NE(refusal([&] {
+              f.builder.op("Relu", {f.x, f.x});
+            }).find("ONNX Relu takes 1 to 1 inputs, got 2"),
+            std::string::npos);
+  EXPECT_NE(refusal([&] {
+              f.builder.op("Add", {Value{}, f.x});
+            }).find("input 'A' of ONNX Add can't be left out"),
+            std::string::npos);
+  EXPECT_NE(
+      refusal([&] { f.builder.ops("Relu", {f.x}, 2); }).find("gives 1 to 1 outputs, asked for 2"),
+      std::string::npos);
+  EXPECT_NE(refusal([&] {
+              f.builder.op("Relu", {f.x}, {{"slope", 1.0F}});
+            }).find("ONNX Relu has no attribute 'slope'"),
+            std::string::npos);
+  EXPECT_NE(refusal([&] {
+              f.builder.op("Elu", {f.x}, {{"alpha", int64_t{1}}});
+            }).find("attribute 'alpha' of ONNX Elu has the wrong type, expected FLOAT"),
+            std::string::npos);
+  EXPECT_NE(refusal([&] {
+              f.builder.op("Elu", {f.x}, {{"alpha", 1.0F}, {"alpha", 2.0F}});
+            }).find("given twice"),
+            std::string::npos);
+  EXPECT_NE(refusal([&] {
+              f.builder.op("Concat", {f.x, f.x});
+            }).find("ONNX Concat requires attribute 'axis'"),
+            std::string::npos);
+  EXPECT_NE(refusal([&] {
+              f.builder.op("Sigmoid", {f.i});
+            }).find("ONNX Sigmoid takes no int64 as input 'X'"),
+            std::string::npos);
+  EXPECT_NE(refusal([&] {
+              f.builder.op("Add", {f.x, f.i});
+            }).find("share a type have float32 and int64"),
+            std::string::npos);
+}
+
+TEST(GraphBuilder, AttributesThatBecameInputsAreRefusedAtTheNewOpset) {
+  Fixture f(13);
+  EXPECT_NE(refusal([&] {
+              f.builder.op("Squeeze", {f.x}, {{"axes", std::vector<int64_t>{0}}});
+            }).find("no attribute 'axes'"),
+            std::string::npos);
+}
+
+TEST(GraphBuilder, OutputTypesFollowTheSchema) {
+  Fixture f(21);
+  GraphBuilder& g = f.builder;
+  EXPECT_EQ(g.type(g.op("Relu", {f.x})).dtype, DType::kFloat32);
+  EXPECT_EQ(g.type(g.op("Relu", {f.x})).dims, (std::vector<int64_t>{2, 3}));
+  EXPECT_EQ(g.type(g.op("Shape", {f.x})).dtype, DType::kInt64);
+  EXPECT_EQ(g.type(g.op("Less", {f.x, f.x})).dtype, DType::kBool);
+  EXPECT_EQ(g.type(g.cast(f.i, DType::kFloat16)).dtype, DType::kFloat16);
+  EXPECT_EQ(g.cast(f.i, DType::kInt64).name, "i");
+  const Value scale = g.scalar(DType::kFloat32, 0.5);
+  const Value codes = g.op("QuantizeLinear", {f.x, scale});
+  EXPECT_EQ(g.type(codes).dtype, DType::kUInt8);
+  EXPECT_EQ(g.type(g.op("QuantizeLinear", {f.x, scale, g.scalar(DType::kInt8, 0)})).dtype,
+            DType::kInt8);
+  EXPECT_EQ(g.type(g.op("QuantizeLinear", {f.x, scale}, {{"output_dtype", int64_t{5}}})).dtype,
+            DType::kInt16);
+  EXPECT_EQ(g.type(g.op("DequantizeLinear", {codes, scale})).dtype, DType::kFloat32);
+}
+
+TEST(GraphBuilder, DequantizeLinearTypeFromOpset23) {
+  Fixture f(23);
+  const Value scale = f.builder.scalar(DType::kFloat16, 0.5);
+  EXPECT_EQ(f.builder
+                .type(f.builder.op("DequantizeLinear",
+                                   {f.builder.op("QuantizeLinear", {f.x, scale}), scale}))
+                .dtype,
+            DType::kFloat16);
+}
+
+TEST(GraphBuilder, OtherDomainsSkipTheSchemaAndGetAnImport) {
+  Fixture f(21);
+  f.builder.op("com.microsoft::Anything", {f.x}, {{"whatever", int64_t{1}}});
+  EXPECT_EQ(f.graph.domains.at("com.microsoft"), 1);
+  EXPECT_EQ(f.graph.nodes.back().op_type, "Anything");
+}
+
+TEST(GraphBuilder, TrailingAbsentInputsAreDropped) {
+  Fixture f(21);
+  f.builder.op("Clip", {f.x, Value{}, Value{}});
+  EXPECT_EQ(f.graph.nodes.back().inputs, std::vector<std::string>{"x"});
+}
+
+TEST(GraphBuilder, ScalarsRoundToSixteenBits) {
+  Fixture f(21);
+  auto bits = [&](DType dtype, double value) {
+    return *static_cast<const uint16_t*>(
+        f.builder.constant_data(f.builder.scalar(dtype, value))->data.get());
+  };
+  EXPECT_EQ(bits(DType::kFloat16, 1.0), 0x3c00);
+  EXPECT_EQ(bits(DType::kFloat16, -0.1), 0xae66);
+  EXPECT_EQ(bits(DType::kFloat16, 65504), 0x7bff);
+  EXPECT_EQ(bits(DType::kFloat16, 65520), 0x7c00);
+  EXPECT_EQ(bits(DType::kFloat16, 2.9802322387695312e-08),
+            0);  // half of the least denormal: to even
+  EXPECT_EQ(bits(DType::kFloat16, 5.9604644775390625e-08), 1);  // the least denormal
+  EXPECT_EQ(bits(DType::kFloat16, 0.99999), 0x3c00);            // carries into the exponent
+  EXPECT_EQ(bits(DType::kBFloat16, 1.0), 0x3f80);
+  EXPECT_EQ(bits(DType::kBFloat16, 1.00390625), 0x3f80);  // a tie: to even
+  EXPECT_THROW(f.builder.scalar(DType::kString, 0), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace qcdq
