@@ -1,5 +1,5 @@
-// Argument checks of the ops: one named error for each bad argument. Used by cpu_ops.cpp and
-// meta_ops.cpp; every message has a test in tests/torch_plugin/ops_test.cpp.
+// Argument checks of the ops: one named error for each bad argument. The kernels of every dispatch
+// key call them; each message has a test in tests/torch_plugin/ops_errors_test.cpp.
 #include "torch_plugin/checks.h"
 
 #include <ATen/ATen.h>
@@ -27,7 +27,7 @@ void check_size(const char* op, const char* name, const c10::SymInt& got,
 }
 
 void check_qparam_shape(const char* op, const char* name, const at::Tensor& x,
-                        const at::Tensor& param, const Granularity& granularity) {
+                        const at::Tensor& param, const ParamShape& granularity) {
   if (!granularity.axis) {
     check_size(op, name, param.sym_numel(), 1, "elements (no axis given: per tensor)");
     return;
@@ -55,8 +55,8 @@ void check_device(const char* op, const char* name, const at::Tensor& tensor, co
                     tensor.device(), ", expected ", x.device(), ", the device of the input");
 }
 
-Granularity check_granularity(const char* op, const at::Tensor& x, std::optional<int64_t> axis,
-                              std::optional<int64_t> block_size) {
+ParamShape check_granularity(const char* op, const at::Tensor& x, std::optional<int64_t> axis,
+                             std::optional<int64_t> block_size) {
   if (!axis) {
     TORCH_CHECK_VALUE(!block_size, "qcdq::", op, ": block_size is ", *block_size,
                       " but axis is None; blocks need an axis");
@@ -97,17 +97,15 @@ void check_storage_type(const char* op, const char* name, at::ScalarType dtype) 
 
 void check_range_fits(const char* op, at::ScalarType dtype, int64_t quant_min, int64_t quant_max) {
   const CodeRange range = range_of_storage_type(dtype);
-  TORCH_CHECK_VALUE(quant_min >= range.lowest, "qcdq::", op, ": quant_min is ", quant_min,
-                    ", expected a value in [", range.lowest, ", ", range.highest, "] for dtype ",
-                    dtype);
-  TORCH_CHECK_VALUE(quant_max <= range.highest, "qcdq::", op, ": quant_max is ", quant_max,
-                    ", expected a value in [", range.lowest, ", ", range.highest, "] for dtype ",
-                    dtype);
+  TORCH_CHECK_VALUE(quant_min >= range.min, "qcdq::", op, ": quant_min is ", quant_min,
+                    ", expected a value in [", range.min, ", ", range.max, "] for dtype ", dtype);
+  TORCH_CHECK_VALUE(quant_max <= range.max, "qcdq::", op, ": quant_max is ", quant_max,
+                    ", expected a value in [", range.min, ", ", range.max, "] for dtype ", dtype);
 }
 
 void check_qparams(const char* op, const at::Tensor& x, at::ScalarType value_type,
                    const at::Tensor& scale, const at::Tensor& zero_point,
-                   const Granularity& granularity, bool floating_zero_point) {
+                   const ParamShape& granularity, bool floating_zero_point) {
   TORCH_CHECK_VALUE(scale.scalar_type() == at::kFloat || scale.scalar_type() == value_type,
                     "qcdq::", op, ": scale is ", scale.scalar_type(), ", expected Float",
                     value_type == at::kFloat ? "" : " or ",
@@ -124,8 +122,8 @@ void check_qparams(const char* op, const at::Tensor& x, at::ScalarType value_typ
   check_qparam_shape(op, "zero_point", x, zero_point, granularity);
 }
 
-Granularity check_input(const char* op, const at::Tensor& x, int64_t quant_min, int64_t quant_max,
-                        std::optional<int64_t> axis, std::optional<int64_t> block_size) {
+ParamShape check_input(const char* op, const at::Tensor& x, int64_t quant_min, int64_t quant_max,
+                       std::optional<int64_t> axis, std::optional<int64_t> block_size) {
   check_float_input(op, x);
   check_range(op, quant_min, quant_max);
   return check_granularity(op, x, axis, block_size);
@@ -136,65 +134,65 @@ Granularity check_input(const char* op, const at::Tensor& x, int64_t quant_min, 
 CodeRange range_of_storage_type(at::ScalarType dtype) {
   switch (dtype) {
     case at::kChar:
-      return {-128, 127};
+      return range_of_type<int8_t>();
     case at::kByte:
-      return {0, 255};
+      return range_of_type<uint8_t>();
     case at::kShort:
-      return {-32768, 32767};
+      return range_of_type<int16_t>();
     case at::kUInt16:
-      return {0, 65535};
+      return range_of_type<uint16_t>();
     default:
-      return {kLowestCode, kHighestCode};
+      return range_of_type<int32_t>();
   }
 }
 
-Granularity check_quantize(const char* op, const at::Tensor& x, const at::Tensor& scale,
-                           const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
-                           at::ScalarType dtype, std::optional<int64_t> axis,
-                           std::optional<int64_t> block_size) {
+ParamShape check_quantize(const char* op, const at::Tensor& x, const at::Tensor& scale,
+                          const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
+                          at::ScalarType dtype, std::optional<int64_t> axis,
+                          std::optional<int64_t> block_size) {
   check_storage_type(op, "dtype", dtype);
-  const Granularity granularity =
+  const ParamShape granularity =
       check_fake_quantize(op, x, scale, zero_point, quant_min, quant_max, axis, block_size);
   check_range_fits(op, dtype, quant_min, quant_max);
   return granularity;
 }
 
-Granularity check_dequantize(const char* op, const at::Tensor& q, const at::Tensor& scale,
-                             const at::Tensor& zero_point, std::optional<int64_t> axis,
-                             std::optional<int64_t> block_size,
-                             std::optional<at::ScalarType> dtype) {
+ParamShape check_dequantize(const char* op, const at::Tensor& q, const at::Tensor& scale,
+                            const at::Tensor& zero_point, std::optional<int64_t> axis,
+                            std::optional<int64_t> block_size,
+                            std::optional<at::ScalarType> dtype) {
   check_storage_type(op, "q", q.scalar_type());
   const at::ScalarType value_type = dtype.value_or(scale.scalar_type());
   TORCH_CHECK_VALUE(is_float_type(value_type), "qcdq::", op, ": ", dtype ? "dtype" : "scale",
                     " is ", value_type, ", expected Float, Half, BFloat16 or Double");
-  const Granularity granularity = check_granularity(op, q, axis, block_size);
+  const ParamShape granularity = check_granularity(op, q, axis, block_size);
   check_qparams(op, q, value_type, scale, zero_point, granularity, false);
   return granularity;
 }
 
-Granularity check_fake_quantize(const char* op, const at::Tensor& x, const at::Tensor& scale,
-                                const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
-                                std::optional<int64_t> axis, std::optional<int64_t> block_size) {
-  const Granularity granularity = check_input(op, x, quant_min, quant_max, axis, block_size);
+ParamShape check_fake_quantize(const char* op, const at::Tensor& x, const at::Tensor& scale,
+                               const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
+                               std::optional<int64_t> axis, std::optional<int64_t> block_size) {
+  const ParamShape granularity = check_input(op, x, quant_min, quant_max, axis, block_size);
   check_qparams(op, x, x.scalar_type(), scale, zero_point, granularity, false);
   return granularity;
 }
 
-Granularity check_learned(const char* op, const at::Tensor& x, const at::Tensor& scale,
-                          const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
-                          std::optional<int64_t> axis, std::optional<int64_t> block_size,
-                          double grad_factor) {
-  const Granularity granularity = check_input(op, x, quant_min, quant_max, axis, block_size);
+ParamShape check_learned(const char* op, const at::Tensor& x, const at::Tensor& scale,
+                         const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
+                         std::optional<int64_t> axis, std::optional<int64_t> block_size,
+                         double grad_factor) {
+  const ParamShape granularity = check_input(op, x, quant_min, quant_max, axis, block_size);
   check_qparams(op, x, x.scalar_type(), scale, zero_point, granularity, true);
   TORCH_CHECK_VALUE(std::isfinite(grad_factor), "qcdq::", op, ": grad_factor is ", grad_factor,
                     ", expected a finite value");
   return granularity;
 }
 
-Granularity check_choose(const char* op, const at::Tensor& x, int64_t quant_min, int64_t quant_max,
-                         bool symmetric, std::optional<int64_t> axis,
-                         std::optional<int64_t> block_size) {
-  const Granularity granularity = check_input(op, x, quant_min, quant_max, axis, block_size);
+ParamShape check_choose(const char* op, const at::Tensor& x, int64_t quant_min, int64_t quant_max,
+                        bool symmetric, std::optional<int64_t> axis,
+                        std::optional<int64_t> block_size) {
+  const ParamShape granularity = check_input(op, x, quant_min, quant_max, axis, block_size);
   TORCH_CHECK_VALUE(!symmetric || (quant_min <= 0 && quant_max > 0), "qcdq::", op,
                     ": symmetric is True with quant_min ", quant_min, " and quant_max ", quant_max,
                     ", expected quant_min <= 0 < quant_max");
@@ -214,7 +212,7 @@ void check_grad(const char* op, const at::Tensor& grad, const at::Tensor& x) {
   }
 }
 
-c10::SymDimVector qparams_shape(const at::Tensor& x, const Granularity& granularity) {
+c10::SymDimVector qparams_shape(const at::Tensor& x, const ParamShape& granularity) {
   if (!granularity.axis) return {};
   const int64_t axis = *granularity.axis;
   if (!granularity.block_size) return {x.sym_size(axis)};

@@ -14,7 +14,7 @@ at::Tensor quantize_cpu(const at::Tensor& x, const at::Tensor& scale, const at::
                         int64_t quant_min, int64_t quant_max, at::ScalarType dtype,
                         OptionalInt axis, OptionalInt block_size) {
   constexpr const char* kOp = "quantize";
-  const Granularity granularity =
+  const ParamShape granularity =
       check_quantize(kOp, x, scale, zero_point, quant_min, quant_max, dtype, axis, block_size);
   const at::Tensor dense = make_dense(x);
   QParams qparams =
@@ -41,7 +41,7 @@ at::Tensor dequantize_cpu(const at::Tensor& q, const at::Tensor& scale,
                           const at::Tensor& zero_point, OptionalInt axis, OptionalInt block_size,
                           std::optional<at::ScalarType> dtype) {
   constexpr const char* kOp = "dequantize";
-  const Granularity granularity =
+  const ParamShape granularity =
       check_dequantize(kOp, q, scale, zero_point, axis, block_size, dtype);
   const at::ScalarType value_type = dtype.value_or(scale.scalar_type());
   const at::ScalarType code_type = q.scalar_type();
@@ -51,7 +51,7 @@ at::Tensor dequantize_cpu(const at::Tensor& q, const at::Tensor& scale,
   const bool wide = value_type == at::kDouble || code_type == at::kInt;
   QParams qparams = prepare_qparams(
       dense, scale, zero_point,
-      {kOp, granularity, value_type, range.lowest, range.highest, wide, "the range of q's type"});
+      {kOp, granularity, value_type, range.min, range.max, wide, "the range of q's type"});
   tile_short_runs(&qparams);
   at::Tensor y = empty_as(dense, value_type);
   with_float_type(value_type, [&](auto element) {
@@ -61,7 +61,7 @@ at::Tensor dequantize_cpu(const at::Tensor& q, const at::Tensor& scale,
         using Code = decltype(code);
         using Params = std::decay_t<decltype(params)>;
         // int32 codes are wide: this pair never meets.
-        if constexpr (sizeof(Code) < 4 || !std::is_same_v<Params, QuantParams<float, float>>) {
+        if constexpr (sizeof(Code) < 4 || !std::is_same_v<Params, KernelParams<float, float>>) {
           parallel_runs(qparams.layout, params,
                         [&](int64_t offset, const RunRange& runs, const auto& moved) {
                           dequantize_runs(elements_of<Code>(dense) + offset,
@@ -78,7 +78,7 @@ at::Tensor fake_quantize_cpu(const at::Tensor& x, const at::Tensor& scale,
                              const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
                              OptionalInt axis, OptionalInt block_size) {
   constexpr const char* kOp = "fake_quantize";
-  const Granularity granularity =
+  const ParamShape granularity =
       check_fake_quantize(kOp, x, scale, zero_point, quant_min, quant_max, axis, block_size);
   const at::Tensor dense = make_dense(x);
   return fake_quantize_dense(
@@ -90,7 +90,7 @@ at::Tensor fake_quantize_backward_cpu(const at::Tensor& grad, const at::Tensor& 
                                       int64_t quant_min, int64_t quant_max, OptionalInt axis,
                                       OptionalInt block_size) {
   constexpr const char* kOp = "fake_quantize_backward";
-  const Granularity granularity =
+  const ParamShape granularity =
       check_fake_quantize(kOp, x, scale, zero_point, quant_min, quant_max, axis, block_size);
   check_grad(kOp, grad, x);
   const at::Tensor dense = make_dense(x);

@@ -139,7 +139,7 @@ at::Tensor fake_quantize_learned_cpu(const at::Tensor& x, const at::Tensor& scal
                                      int64_t quant_max, OptionalInt axis, OptionalInt block_size,
                                      double grad_factor) {
   constexpr const char* kOp = "fake_quantize_learned";
-  const Granularity granularity =
+  const ParamShape granularity =
       check_learned(kOp, x, scale, zero_point, quant_min, quant_max, axis, block_size, grad_factor);
   const at::Tensor dense = make_dense(x);
   return fake_quantize_dense(
@@ -147,7 +147,7 @@ at::Tensor fake_quantize_learned_cpu(const at::Tensor& x, const at::Tensor& scal
 }
 
 // A gradient of a parameter, whose elements are in the memory order of x.
-at::Tensor param_gradient(const at::Tensor& dense, const Granularity& granularity,
+at::Tensor param_gradient(const at::Tensor& dense, const ParamShape& granularity,
                           const at::Tensor& param, at::ScalarType type,
                           const Values<double>& values) {
   at::Tensor gradient = at::detail::empty_cpu(param.sizes(), type);
@@ -176,7 +176,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> fake_quantize_learned_backward_cp
     const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max, OptionalInt axis,
     OptionalInt block_size, double grad_factor) {
   constexpr const char* kOp = "fake_quantize_learned_backward";
-  const Granularity granularity =
+  const ParamShape granularity =
       check_learned(kOp, x, scale, zero_point, quant_min, quant_max, axis, block_size, grad_factor);
   check_grad(kOp, grad, x);
   const at::Tensor dense = make_dense(x);
@@ -247,7 +247,7 @@ void extremes_of_params(const X* x, const ParamLayout& layout, Extremes<ComputeT
 
 std::tuple<at::Tensor, at::Tensor> choose_checked(const at::Tensor& x, int64_t quant_min,
                                                   int64_t quant_max, bool symmetric,
-                                                  const Granularity& granularity) {
+                                                  const ParamShape& granularity) {
   const at::Tensor dense = make_dense(x);
   const ParamLayout layout = layout_of(dense, granularity);
   const int64_t params = layout.params();
@@ -291,14 +291,14 @@ std::tuple<at::Tensor, at::Tensor> choose_checked(const at::Tensor& x, int64_t q
 std::tuple<at::Tensor, at::Tensor> choose_qparams_cpu(const at::Tensor& x, int64_t quant_min,
                                                       int64_t quant_max, bool symmetric,
                                                       OptionalInt axis, OptionalInt block_size) {
-  const Granularity granularity =
+  const ParamShape granularity =
       check_choose("choose_qparams", x, quant_min, quant_max, symmetric, axis, block_size);
   return choose_checked(x, quant_min, quant_max, symmetric, granularity);
 }
 
 at::Tensor fake_quantize_dynamic_cpu(const at::Tensor& x, int64_t quant_min, int64_t quant_max,
                                      bool symmetric, OptionalInt axis, OptionalInt block_size) {
-  const Granularity granularity =
+  const ParamShape granularity =
       check_choose("fake_quantize_dynamic", x, quant_min, quant_max, symmetric, axis, block_size);
   const auto [scale, zero_point] = choose_checked(x, quant_min, quant_max, symmetric, granularity);
   const at::Tensor dense = make_dense(x);

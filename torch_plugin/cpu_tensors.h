@@ -161,25 +161,25 @@ struct QParams {
   ParamValues<double> zero_point_f64;
 };
 
-// Calls body(QuantParams<T, Acc>) for elements of type X.
+// Calls body(KernelParams<T, Acc>) for elements of type X.
 template <typename X, typename Body>
 void visit_params(const QParams& p, Body&& body) {
   if constexpr (std::is_same_v<X, double>) {
-    body(QuantParams<double, double>{p.scale_f64.data(), p.zero_point_f64.data(), p.quant_min,
-                                     p.quant_max});
+    body(KernelParams<double, double>{p.scale_f64.data(), p.zero_point_f64.data(), p.quant_min,
+                                      p.quant_max});
   } else if (p.wide) {
-    body(QuantParams<float, double>{p.scale_f32.data(), p.zero_point_f64.data(), p.quant_min,
-                                    p.quant_max});
+    body(KernelParams<float, double>{p.scale_f32.data(), p.zero_point_f64.data(), p.quant_min,
+                                     p.quant_max});
   } else {
-    body(QuantParams<float, float>{p.scale_f32.data(), p.zero_point_f32.data(), p.quant_min,
-                                   p.quant_max});
+    body(KernelParams<float, float>{p.scale_f32.data(), p.zero_point_f32.data(), p.quant_min,
+                                    p.quant_max});
   }
 }
 
 // What a call says about its parameters, besides the tensors.
 struct QParamsRequest {
   const char* op;
-  Granularity granularity;
+  ParamShape granularity;
   at::ScalarType value_type;  // of x
   int64_t quant_min;
   int64_t quant_max;
@@ -271,7 +271,7 @@ inline QParams prepare_qparams(const at::Tensor& dense, const at::Tensor& scale,
 }
 
 inline QParams prepare_qparams(const char* op, const at::Tensor& dense,
-                               const Granularity& granularity, const at::Tensor& scale,
+                               const ParamShape& granularity, const at::Tensor& scale,
                                const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max) {
   const bool wide =
       dense.scalar_type() == at::kDouble || needs_wide_accumulator(quant_min, quant_max);

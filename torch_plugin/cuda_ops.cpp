@@ -54,14 +54,14 @@ at::Tensor empty_like_dense(const at::Tensor& dense, at::ScalarType type) {
 
 // Blocked parameters follow the dimensions of x; kernels take them in the order of its memory.
 at::Tensor in_memory_order(const at::Tensor& param, const at::Tensor& dense,
-                           const Granularity& granularity) {
+                           const ParamShape& granularity) {
   if (!granularity.block_size || dense.is_contiguous()) return param.contiguous();
   return param.permute(memory_order(dense)).contiguous();
 }
 
 // A contiguous tensor for values in the order of x's memory that are to get the shape `sizes`.
 at::Tensor empty_in_memory_order(at::IntArrayRef sizes, const at::Tensor& dense,
-                                 const Granularity& granularity, at::ScalarType type) {
+                                 const ParamShape& granularity, at::ScalarType type) {
   const at::TensorOptions options = dense.options().dtype(type).memory_format(std::nullopt);
   if (!granularity.block_size || dense.is_contiguous()) return at::empty(sizes, options);
   c10::SmallVector<int64_t, 6> permuted;
@@ -71,7 +71,7 @@ at::Tensor empty_in_memory_order(at::IntArrayRef sizes, const at::Tensor& dense,
 
 // What empty_in_memory_order made, filled, in the dimensions of x.
 at::Tensor in_order_of_dims(const at::Tensor& arranged, const at::Tensor& dense,
-                            const Granularity& granularity) {
+                            const ParamShape& granularity) {
   if (!granularity.block_size || dense.is_contiguous()) return arranged;
   const auto order = memory_order(dense);
   c10::SmallVector<int64_t, 6> inverse(order.size());
@@ -86,7 +86,7 @@ struct PreparedCall {
   cuda::Call call;
 };
 
-PreparedCall prepare(const at::Tensor& dense, const Granularity& granularity,
+PreparedCall prepare(const at::Tensor& dense, const ParamShape& granularity,
                      at::ScalarType value_type, const at::Tensor& scale,
                      const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
                      bool wide) {
@@ -114,7 +114,7 @@ PreparedCall prepare(const at::Tensor& dense, const Granularity& granularity,
   return p;
 }
 
-PreparedCall prepare(const at::Tensor& dense, const Granularity& granularity,
+PreparedCall prepare(const at::Tensor& dense, const ParamShape& granularity,
                      const at::Tensor& scale, const at::Tensor& zero_point, int64_t quant_min,
                      int64_t quant_max) {
   const at::ScalarType type = dense.scalar_type();
@@ -126,7 +126,7 @@ at::Tensor quantize_cuda(const at::Tensor& x, const at::Tensor& scale, const at:
                          int64_t quant_min, int64_t quant_max, at::ScalarType dtype,
                          OptionalInt axis, OptionalInt block_size) {
   constexpr const char* kOp = "quantize";
-  const Granularity granularity =
+  const ParamShape granularity =
       check_quantize(kOp, x, scale, zero_point, quant_min, quant_max, dtype, axis, block_size);
   const c10::cuda::CUDAGuard guard(x.device());
   const at::Tensor dense = make_dense(x);
@@ -141,7 +141,7 @@ at::Tensor dequantize_cuda(const at::Tensor& q, const at::Tensor& scale,
                            const at::Tensor& zero_point, OptionalInt axis, OptionalInt block_size,
                            std::optional<at::ScalarType> dtype) {
   constexpr const char* kOp = "dequantize";
-  const Granularity granularity =
+  const ParamShape granularity =
       check_dequantize(kOp, q, scale, zero_point, axis, block_size, dtype);
   const at::ScalarType value_type = dtype.value_or(scale.scalar_type());
   const c10::cuda::CUDAGuard guard(q.device());
@@ -150,7 +150,7 @@ at::Tensor dequantize_cuda(const at::Tensor& q, const at::Tensor& scale,
   // Differences of 8- and 16-bit codes are exact in f32; those of int32 codes need f64.
   const bool wide = value_type == at::kDouble || q.scalar_type() == at::kInt;
   const PreparedCall p =
-      prepare(dense, granularity, value_type, scale, zero_point, range.lowest, range.highest, wide);
+      prepare(dense, granularity, value_type, scale, zero_point, range.min, range.max, wide);
   at::Tensor y = empty_like_dense(dense, value_type);
   check_launch(kOp, cuda::dequantize(p.call, float_type(value_type), code_type(q.scalar_type()),
                                      dense.const_data_ptr(), y.mutable_data_ptr()));
@@ -168,7 +168,7 @@ at::Tensor fake_quantize_cuda(const at::Tensor& x, const at::Tensor& scale,
                               const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
                               OptionalInt axis, OptionalInt block_size) {
   constexpr const char* kOp = "fake_quantize";
-  const Granularity granularity =
+  const ParamShape granularity =
       check_fake_quantize(kOp, x, scale, zero_point, quant_min, quant_max, axis, block_size);
   const c10::cuda::CUDAGuard guard(x.device());
   const at::Tensor dense = make_dense(x);
@@ -181,7 +181,7 @@ at::Tensor fake_quantize_backward_cuda(const at::Tensor& grad, const at::Tensor&
                                        int64_t quant_min, int64_t quant_max, OptionalInt axis,
                                        OptionalInt block_size) {
   constexpr const char* kOp = "fake_quantize_backward";
-  const Granularity granularity =
+  const ParamShape granularity =
       check_fake_quantize(kOp, x, scale, zero_point, quant_min, quant_max, axis, block_size);
   check_grad(kOp, grad, x);
   const c10::cuda::CUDAGuard guard(x.device());
@@ -200,7 +200,7 @@ at::Tensor fake_quantize_learned_cuda(const at::Tensor& x, const at::Tensor& sca
                                       int64_t quant_max, OptionalInt axis, OptionalInt block_size,
                                       double grad_factor) {
   constexpr const char* kOp = "fake_quantize_learned";
-  const Granularity granularity =
+  const ParamShape granularity =
       check_learned(kOp, x, scale, zero_point, quant_min, quant_max, axis, block_size, grad_factor);
   const c10::cuda::CUDAGuard guard(x.device());
   const at::Tensor dense = make_dense(x);
@@ -218,7 +218,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> fake_quantize_learned_backward_cu
     const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max, OptionalInt axis,
     OptionalInt block_size, double grad_factor) {
   constexpr const char* kOp = "fake_quantize_learned_backward";
-  const Granularity granularity =
+  const ParamShape granularity =
       check_learned(kOp, x, scale, zero_point, quant_min, quant_max, axis, block_size, grad_factor);
   check_grad(kOp, grad, x);
   const c10::cuda::CUDAGuard guard(x.device());
@@ -247,7 +247,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> fake_quantize_learned_backward_cu
 std::tuple<at::Tensor, at::Tensor> choose_in_memory_order(const char* op, const at::Tensor& dense,
                                                           int64_t quant_min, int64_t quant_max,
                                                           bool symmetric,
-                                                          const Granularity& granularity) {
+                                                          const ParamShape& granularity) {
   const ParamLayout layout = layout_of(dense, granularity);
   const auto shape = C10_AS_INTARRAYREF_SLOW_ALLOC(qparams_shape(dense, granularity));
   at::Tensor scale = empty_in_memory_order(shape, dense, granularity, at::kFloat);
@@ -265,7 +265,7 @@ std::tuple<at::Tensor, at::Tensor> choose_qparams_cuda(const at::Tensor& x, int6
                                                        int64_t quant_max, bool symmetric,
                                                        OptionalInt axis, OptionalInt block_size) {
   constexpr const char* kOp = "choose_qparams";
-  const Granularity granularity =
+  const ParamShape granularity =
       check_choose(kOp, x, quant_min, quant_max, symmetric, axis, block_size);
   const c10::cuda::CUDAGuard guard(x.device());
   const at::Tensor dense = make_dense(x);
@@ -278,7 +278,7 @@ std::tuple<at::Tensor, at::Tensor> choose_qparams_cuda(const at::Tensor& x, int6
 at::Tensor fake_quantize_dynamic_cuda(const at::Tensor& x, int64_t quant_min, int64_t quant_max,
                                       bool symmetric, OptionalInt axis, OptionalInt block_size) {
   constexpr const char* kOp = "fake_quantize_dynamic";
-  const Granularity granularity =
+  const ParamShape granularity =
       check_choose(kOp, x, quant_min, quant_max, symmetric, axis, block_size);
   const c10::cuda::CUDAGuard guard(x.device());
   const at::Tensor dense = make_dense(x);

@@ -67,7 +67,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> fake_quantize_learned_backward_me
 std::tuple<at::Tensor, at::Tensor> choose_qparams_meta(const at::Tensor& x, int64_t quant_min,
                                                        int64_t quant_max, bool symmetric,
                                                        OptionalInt axis, OptionalInt block_size) {
-  const Granularity granularity =
+  const ParamShape granularity =
       check_choose("choose_qparams", x, quant_min, quant_max, symmetric, axis, block_size);
   const auto shape = qparams_shape(x, granularity);
   return {at::empty_symint(shape, x.options().dtype(at::kFloat)),

@@ -22,6 +22,26 @@
 
 namespace qcdq {
 
+/// A closed interval of integer codes.
+struct CodeRange {
+  int64_t min = 0;
+  int64_t max = 0;
+  bool operator==(const CodeRange&) const = default;
+  constexpr bool holds(int64_t code) const { return code >= min && code <= max; }
+  constexpr bool holds(CodeRange other) const { return other.min >= min && other.max <= max; }
+};
+
+/// All values of an integer type of up to 64 bits; of uint64_t those that int64_t holds. Example:
+/// `range_of_type<int8_t>()` is [-128, 127].
+template <typename T>
+constexpr CodeRange range_of_type() {
+  static_assert(std::is_integral_v<T>);
+  constexpr auto kMost = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+  constexpr auto kOwn = static_cast<uint64_t>(std::numeric_limits<T>::max());
+  return {static_cast<int64_t>(std::numeric_limits<T>::min()),
+          static_cast<int64_t>(kOwn < kMost ? kOwn : kMost)};
+}
+
 // f32 holds every integer up to 2^24; a range beyond it is accumulated in f64.
 inline constexpr int64_t kLargestExactFloatInteger = int64_t{1} << 24;
 inline constexpr float kLargestFloat = std::numeric_limits<float>::max();

@@ -37,7 +37,7 @@ TYPED_TEST(IsaReduceTest, LearnedSpanHasTheBitsOfThePlainLoop) {
         std::vector<LearnedSums> plain_sums(blocks);
         learned_backward_span(
             grad.data(), x.data(), plain_grad_x.data(), n,
-            QuantParams<float, double>{&s.scale, &zero_point, s.quant_min, s.quant_max},
+            KernelParams<float, double>{&s.scale, &zero_point, s.quant_min, s.quant_max},
             plain_sums.data());
         for (int64_t i = 0; i < n; ++i) ASSERT_TRUE(same_bits(grad_x[i], plain_grad_x[i]));
         for (int64_t b = 0; b < blocks; ++b) {
@@ -80,7 +80,7 @@ TYPED_TEST(IsaReduceTest, LearnedColumnsHaveTheBitsOfThePlainLoop) {
                                                columns, call.params(), sums.data());
         learned_backward_columns(
             grad.data(), x.data(), plain_grad_x.data(), rows, stride, columns,
-            QuantParams<float, double>{call.scale.data(), zero_points.data(), -8, 7},
+            KernelParams<float, double>{call.scale.data(), zero_points.data(), -8, 7},
             plain_sums.data());
         for (int64_t r = 0; r < rows; ++r) {
           for (int64_t c = 0; c < columns; ++c) {

@@ -202,7 +202,7 @@ struct PlainCall {
   T scale;
   double zero_point;
   RunRange runs;
-  QuantParams<T, double> params;
+  KernelParams<T, double> params;
 };
 
 template <typename T>

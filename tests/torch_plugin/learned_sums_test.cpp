@@ -20,7 +20,7 @@ TEST(Learned, SumsFollowTheFormula) {
   std::vector<float> grad_x(4);
   LearnedSums sums;
   learned_backward_span(grad.data(), x.data(), grad_x.data(), 4,
-                        QuantParams<float, double>{&scale, &zero_point, -8, 7}, &sums);
+                        KernelParams<float, double>{&scale, &zero_point, -8, 7}, &sums);
   // inside: 1 - 0.52; above: 7 - 1; below and NaN: -8 - 1.
   const double inside = 1.0 - static_cast<double>(0.26f / 0.5f);
   EXPECT_EQ(sums.scale, (2.0 * inside + 5.0 * -9.0) + (3.0 * 6.0 + 7.0 * -9.0));
@@ -41,7 +41,7 @@ struct LearnedValues {
       terms[i] = grad[i] * (code < -8.0f ? -8.0f : code > 7.0f ? 7.0f : code - ratio);
     }
   }
-  QuantParams<float, double> params() const { return {&scale, &zero_point, -8, 7}; }
+  KernelParams<float, double> params() const { return {&scale, &zero_point, -8, 7}; }
 
   float scale = 0.01f;
   double zero_point = 0.0;

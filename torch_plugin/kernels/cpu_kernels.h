@@ -17,7 +17,7 @@ namespace qcdq {
 /// is float for f32 computing where needs_wide_accumulator(quant_min, quant_max) is false, else
 /// double.
 template <typename T, typename Acc>
-struct QuantParams {
+struct KernelParams {
   const T* scale;
   const Acc* zero_point;
   int64_t quant_min;
@@ -64,28 +64,28 @@ struct Extremes {
 // -----------------------------------------------------
 
 template <typename X, typename T>
-void fake_quantize_runs(const X* x, X* y, const RunRange& runs, const QuantParams<T, double>& q);
+void fake_quantize_runs(const X* x, X* y, const RunRange& runs, const KernelParams<T, double>& q);
 template <typename X, typename T>
 void fake_quantize_backward_runs(const X* grad, const X* x, X* grad_x, const RunRange& runs,
-                                 const QuantParams<T, double>& q);
+                                 const KernelParams<T, double>& q);
 template <typename X, typename Code, typename T>
-void quantize_runs(const X* x, Code* codes, const RunRange& runs, const QuantParams<T, double>& q);
+void quantize_runs(const X* x, Code* codes, const RunRange& runs, const KernelParams<T, double>& q);
 /// quant_min and quant_max are not read. int32 codes always come here: their distances to a zero
 /// point need f64.
 template <typename X, typename Code, typename T>
 void dequantize_runs(const Code* codes, X* y, const RunRange& runs,
-                     const QuantParams<T, double>& q);
+                     const KernelParams<T, double>& q);
 
 /// grad_x and the sums of `count` contiguous elements of one parameter (q.scale[0] and
 /// q.zero_point[0]); sums has a place for each block of kSumBlock.
 template <typename X, typename T>
 void learned_backward_span(const X* grad, const X* x, X* grad_x, int64_t count,
-                           const QuantParams<T, double>& q, LearnedSums* sums);
+                           const KernelParams<T, double>& q, LearnedSums* sums);
 /// grad_x and the sums of `rows` <= kSumBlock rows, `stride` elements apart, of `columns` elements,
 /// each column with a parameter of its own.
 template <typename X, typename T>
 void learned_backward_columns(const X* grad, const X* x, X* grad_x, int64_t rows, int64_t stride,
-                              int64_t columns, const QuantParams<T, double>& q, LearnedSums* sums);
+                              int64_t columns, const KernelParams<T, double>& q, LearnedSums* sums);
 
 // --- SIMD: f32 computing and accumulating
 // ---------------------------------------------------------
@@ -110,7 +110,7 @@ inline constexpr int kCodeIndex = std::is_same_v<Code, int8_t>     ? 0
 inline constexpr int64_t kLeastStreamedBytes = int64_t{32} << 20;
 
 template <typename Y>
-SimdRuns simd_runs(const RunRange& runs, const QuantParams<float, float>& q) {
+SimdRuns simd_runs(const RunRange& runs, const KernelParams<float, float>& q) {
   return {&runs.layout,
           runs.begin,
           runs.end,
@@ -123,29 +123,29 @@ SimdRuns simd_runs(const RunRange& runs, const QuantParams<float, float>& q) {
 
 template <typename X>
 void fake_quantize_runs(const X* x, X* y, const RunRange& runs,
-                        const QuantParams<float, float>& q) {
+                        const KernelParams<float, float>& q) {
   kernel_table().fake_quantize[kFloatIndex<X>](x, y, simd_runs<X>(runs, q));
 }
 template <typename X>
 void fake_quantize_backward_runs(const X* grad, const X* x, X* grad_x, const RunRange& runs,
-                                 const QuantParams<float, float>& q) {
+                                 const KernelParams<float, float>& q) {
   kernel_table().fake_quantize_backward[kFloatIndex<X>](grad, x, grad_x, simd_runs<X>(runs, q));
 }
 template <typename X, typename Code>
 void quantize_runs(const X* x, Code* codes, const RunRange& runs,
-                   const QuantParams<float, float>& q) {
+                   const KernelParams<float, float>& q) {
   kernel_table().quantize[kFloatIndex<X>][kCodeIndex<Code>](x, codes, simd_runs<Code>(runs, q));
 }
 /// Code is not int32_t.
 template <typename X, typename Code>
 void dequantize_runs(const Code* codes, X* y, const RunRange& runs,
-                     const QuantParams<float, float>& q) {
+                     const KernelParams<float, float>& q) {
   static_assert(sizeof(Code) < 4);
   kernel_table().dequantize[kFloatIndex<X>][kCodeIndex<Code>](codes, y, simd_runs<X>(runs, q));
 }
 template <typename X>
 void learned_backward_span(const X* grad, const X* x, X* grad_x, int64_t count,
-                           const QuantParams<float, float>& q, LearnedSums* sums) {
+                           const KernelParams<float, float>& q, LearnedSums* sums) {
   kernel_table().learned_span[kFloatIndex<X>](
       grad, x, grad_x, count,
       {q.scale, q.zero_point, static_cast<float>(q.quant_min), static_cast<float>(q.quant_max)},
@@ -153,7 +153,7 @@ void learned_backward_span(const X* grad, const X* x, X* grad_x, int64_t count,
 }
 template <typename X>
 void learned_backward_columns(const X* grad, const X* x, X* grad_x, int64_t rows, int64_t stride,
-                              int64_t columns, const QuantParams<float, float>& q,
+                              int64_t columns, const KernelParams<float, float>& q,
                               LearnedSums* sums) {
   kernel_table().learned_columns[kFloatIndex<X>](
       grad, x, grad_x, rows, stride, columns,

@@ -10,7 +10,7 @@ namespace {
 
 // Calls body(i, scale, zero_point) for every element i of the runs.
 template <typename T, typename Body>
-void for_each_element(const RunRange& runs, const QuantParams<T, double>& q, Body&& body) {
+void for_each_element(const RunRange& runs, const KernelParams<T, double>& q, Body&& body) {
   RunCursor cursor(runs.layout, runs.begin);
   for (int64_t r = runs.begin; r < runs.end; ++r, cursor.next()) {
     const ParamLayout::Run run = cursor.run();
@@ -22,8 +22,8 @@ void for_each_element(const RunRange& runs, const QuantParams<T, double>& q, Bod
 }
 
 template <typename T>
-struct CodeRange {
-  explicit CodeRange(const QuantParams<T, double>& q)
+struct ClampBounds {
+  explicit ClampBounds(const KernelParams<T, double>& q)
       : lowest(static_cast<double>(q.quant_min)), highest(static_cast<double>(q.quant_max)) {}
   double code(T x, T scale, double zero_point) const {
     return clamp_code(unclamped_code<T, double>(x, scale, zero_point), lowest, highest);
@@ -48,7 +48,7 @@ struct LearnedTerms {
 // One element: stores its gradient.
 template <typename X, typename T>
 LearnedTerms<T> learned_element(X grad, X x, X* grad_x, T scale, double zero_point,
-                                const CodeRange<T>& range) {
+                                const ClampBounds<T>& range) {
   const T g = to_compute(grad);
   const T ratio = to_compute(x) / scale;
   const double unclamped = static_cast<double>(round_half_even(ratio)) + zero_point;
@@ -76,8 +76,8 @@ void add_in_pairs(LearnedTerms<T>* terms, int64_t columns) {
 }  // namespace
 
 template <typename X, typename T>
-void fake_quantize_runs(const X* x, X* y, const RunRange& runs, const QuantParams<T, double>& q) {
-  const CodeRange<T> range(q);
+void fake_quantize_runs(const X* x, X* y, const RunRange& runs, const KernelParams<T, double>& q) {
+  const ClampBounds<T> range(q);
   for_each_element(runs, q, [&](int64_t i, T scale, double zero_point) {
     const double code = range.code(to_compute(x[i]), scale, zero_point);
     y[i] = from_compute<X>(value_of_code<T, double>(code, scale, zero_point));
@@ -86,8 +86,8 @@ void fake_quantize_runs(const X* x, X* y, const RunRange& runs, const QuantParam
 
 template <typename X, typename T>
 void fake_quantize_backward_runs(const X* grad, const X* x, X* grad_x, const RunRange& runs,
-                                 const QuantParams<T, double>& q) {
-  const CodeRange<T> range(q);
+                                 const KernelParams<T, double>& q) {
+  const ClampBounds<T> range(q);
   for_each_element(runs, q, [&](int64_t i, T scale, double zero_point) {
     const double code = unclamped_code<T, double>(to_compute(x[i]), scale, zero_point);
     grad_x[i] = range.inside(code) ? grad[i] : X{};
@@ -95,8 +95,9 @@ void fake_quantize_backward_runs(const X* grad, const X* x, X* grad_x, const Run
 }
 
 template <typename X, typename Code, typename T>
-void quantize_runs(const X* x, Code* codes, const RunRange& runs, const QuantParams<T, double>& q) {
-  const CodeRange<T> range(q);
+void quantize_runs(const X* x, Code* codes, const RunRange& runs,
+                   const KernelParams<T, double>& q) {
+  const ClampBounds<T> range(q);
   for_each_element(runs, q, [&](int64_t i, T scale, double zero_point) {
     const double code = range.code(to_compute(x[i]), scale, zero_point);
     codes[i] = static_cast<Code>(static_cast<int32_t>(code));  // every storage type is in int32
@@ -105,7 +106,7 @@ void quantize_runs(const X* x, Code* codes, const RunRange& runs, const QuantPar
 
 template <typename X, typename Code, typename T>
 void dequantize_runs(const Code* codes, X* y, const RunRange& runs,
-                     const QuantParams<T, double>& q) {
+                     const KernelParams<T, double>& q) {
   for_each_element(runs, q, [&](int64_t i, T scale, double zero_point) {
     y[i] =
         from_compute<X>(value_of_code<T, double>(static_cast<double>(codes[i]), scale, zero_point));
@@ -114,8 +115,8 @@ void dequantize_runs(const Code* codes, X* y, const RunRange& runs,
 
 template <typename X, typename T>
 void learned_backward_span(const X* grad, const X* x, X* grad_x, int64_t count,
-                           const QuantParams<T, double>& q, LearnedSums* sums) {
-  const CodeRange<T> range(q);
+                           const KernelParams<T, double>& q, LearnedSums* sums) {
+  const ClampBounds<T> range(q);
   for (int64_t begin = 0; begin < count; begin += kSumBlock) {
     LearnedTerms<double> lanes[kSumLanes];
     const int64_t end = std::min(begin + kSumBlock, count);
@@ -140,8 +141,9 @@ void learned_backward_span(const X* grad, const X* x, X* grad_x, int64_t count,
 
 template <typename X, typename T>
 void learned_backward_columns(const X* grad, const X* x, X* grad_x, int64_t rows, int64_t stride,
-                              int64_t columns, const QuantParams<T, double>& q, LearnedSums* sums) {
-  const CodeRange<T> range(q);
+                              int64_t columns, const KernelParams<T, double>& q,
+                              LearnedSums* sums) {
+  const ClampBounds<T> range(q);
   for (int64_t c = 0; c < columns; ++c) {
     LearnedTerms<double> sum;
     for (int64_t first = 0; first < rows; first += kSumRows) {
@@ -177,9 +179,9 @@ void find_extremes_columns(const double* x, int64_t rows, int64_t stride, int64_
 
 #define QCDQ_INSTANTIATE_CODE(X, T, Code)                                     \
   template void quantize_runs<X, Code, T>(const X*, Code*, const RunRange&,   \
-                                          const QuantParams<T, double>&);     \
+                                          const KernelParams<T, double>&);    \
   template void dequantize_runs<X, Code, T>(const Code*, X*, const RunRange&, \
-                                            const QuantParams<T, double>&);
+                                            const KernelParams<T, double>&);
 
 #define QCDQ_INSTANTIATE(X, T)                                                                    \
   QCDQ_INSTANTIATE_CODE(X, T, int8_t)                                                             \
@@ -188,13 +190,13 @@ void find_extremes_columns(const double* x, int64_t rows, int64_t stride, int64_
   QCDQ_INSTANTIATE_CODE(X, T, uint16_t)                                                           \
   QCDQ_INSTANTIATE_CODE(X, T, int32_t)                                                            \
   template void fake_quantize_runs<X, T>(const X*, X*, const RunRange&,                           \
-                                         const QuantParams<T, double>&);                          \
+                                         const KernelParams<T, double>&);                         \
   template void fake_quantize_backward_runs<X, T>(const X*, const X*, X*, const RunRange&,        \
-                                                  const QuantParams<T, double>&);                 \
+                                                  const KernelParams<T, double>&);                \
   template void learned_backward_span<X, T>(const X*, const X*, X*, int64_t,                      \
-                                            const QuantParams<T, double>&, LearnedSums*);         \
+                                            const KernelParams<T, double>&, LearnedSums*);        \
   template void learned_backward_columns<X, T>(const X*, const X*, X*, int64_t, int64_t, int64_t, \
-                                               const QuantParams<T, double>&, LearnedSums*);
+                                               const KernelParams<T, double>&, LearnedSums*);
 
 QCDQ_INSTANTIATE(float, float)
 QCDQ_INSTANTIATE(F16, float)

@@ -26,9 +26,9 @@ void learned_columns(const void* grad, const void* x, void* grad_x, int64_t rows
   const std::vector<double> zero_point(params.zero_point, params.zero_point + columns);
   learned_backward_columns(static_cast<const X*>(grad), static_cast<const X*>(x),
                            static_cast<X*>(grad_x), rows, stride, columns,
-                           QuantParams<float, double>{params.scale, zero_point.data(),
-                                                      static_cast<int64_t>(params.quant_min),
-                                                      static_cast<int64_t>(params.quant_max)},
+                           KernelParams<float, double>{params.scale, zero_point.data(),
+                                                       static_cast<int64_t>(params.quant_min),
+                                                       static_cast<int64_t>(params.quant_max)},
                            sums);
 }
 
@@ -38,8 +38,8 @@ void learned_span(const void* grad, const void* x, void* grad_x, int64_t count,
   const double zero_point = static_cast<double>(*params.zero_point);
   learned_backward_span(
       static_cast<const X*>(grad), static_cast<const X*>(x), static_cast<X*>(grad_x), count,
-      QuantParams<float, double>{params.scale, &zero_point, static_cast<int64_t>(params.quant_min),
-                                 static_cast<int64_t>(params.quant_max)},
+      KernelParams<float, double>{params.scale, &zero_point, static_cast<int64_t>(params.quant_min),
+                                  static_cast<int64_t>(params.quant_max)},
       sums);
 }
 #else

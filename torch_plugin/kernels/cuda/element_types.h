@@ -132,7 +132,7 @@ struct ParamArrays {
 };
 
 /// The formula's constants of one call, and its parameters as they are read. T computes, Acc holds
-/// codes (cpu_kernels.h: QuantParams).
+/// codes (cpu_kernels.h: KernelParams).
 template <typename T, typename Acc>
 struct Params {
   explicit Params(const ParamArrays& arrays)
