@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""Checks who may include whom (docs/HACKING.md), and a few rules of the project. Exits 1 and lists each breach."""
+"""Checks who may include whom (docs/HACKING.md) and a few rules of the project.
+
+Exits 1 and lists each breach.
+"""
+
 import pathlib
 import re
 import subprocess
@@ -7,21 +11,69 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')
-JIT = re.compile(r"^torch/csrc/jit/")
 
-# The rooms of the exporter that see torch::jit. A later torch without torch::jit costs these alone.
-JIT_IN_SYMBOLIC = re.compile(r"^symbolic/(source|program|lower|record|convert)/|^symbolic/verify/verify\.cpp$")
-# These see tensors and modules through torch's public headers only.
-TENSORS_IN_SYMBOLIC = re.compile(
-    r"^symbolic/(export|python_ops|ort/(model|tensors)|verify/(verifier|compare_outputs))\.(cpp|h)$")
+# The rooms of the exporter, from the ground up: each includes itself and those before it.
+ROOMS = (
+    "graph quantizer symbolics program lower record source convert ptq qdq qop file ort verify report"
+).split()
+# No torch header at all, and no room that has one.
+TORCH_FREE = set("graph quantizer symbolics qdq qop file report".split())
+# torch::jit too; the files beside the rooms are the exporter's faces. A later torch without
+# torch::jit costs these rooms alone.
+JIT = set("program lower record source convert ptq verify".split())
+
+# A type at namespace scope stands at the start of a line.
+TYPE = re.compile(
+    r"^(?:template <[^>]*> )?(?:struct|class|enum class|enum|union) (?:QCDQ_API )?([A-Z]\w*)"
+    r"(?: final)?(?: : [^;]*)?(?: \{.*)?$"
+)
+TYPE_ROOTS = ("include/", "torch_plugin/", "symbolic/", "cli/")
 
 
 def is_torch(header):
     return header.startswith(("torch/", "ATen/", "c10/", "caffe2/"))
 
 
+def is_jit(header):
+    return header.startswith("torch/csrc/jit/")
+
+
 def is_onnx(header):
     return header.startswith(("onnx/", "google/protobuf/"))
+
+
+def room_of(path):
+    """The room of a file below symbolic/, "" for a face, None for a file elsewhere."""
+    parts = path.split("/")
+    if parts[0] != "symbolic":
+        return None
+    return parts[1] if len(parts) > 2 else ""
+
+
+def breaches_of_rooms(room, header):
+    """What a file of `room` ("": a face) of the exporter breaks by including `header`."""
+    if header.startswith(("torch_plugin/", "cli/")) or header in (
+        "qcdq/ops.h",
+        "qcdq/modules.h",
+        "qcdq/observers.h",
+    ):
+        yield "symbolic never includes torch_plugin or cli: they meet in op names and affine.h"
+    if room and room not in ROOMS:
+        yield f"symbolic/{room}/ is no room of the exporter (ROOMS in .ci/check_includes.py)"
+        return
+    if room in TORCH_FREE and is_torch(header):
+        yield f"{room}/ is torch-free"
+    if is_jit(header) and room and room not in JIT:
+        yield f"{room}/ sees no torch::jit: it stays in {', '.join(sorted(JIT))} and the faces"
+    other = room_of(header)
+    if not room or other is None:
+        return
+    if other == "":
+        yield f"{room}/ includes a face of the exporter: rooms never do"
+    elif other in ROOMS and ROOMS.index(other) > ROOMS.index(room):
+        yield f"{room}/ stands below {other}/: the way of the data goes one way"
+    elif room in TORCH_FREE and other not in TORCH_FREE:
+        yield f"{room}/ is torch-free, {other}/ is not"
 
 
 def breaches(path, header):
@@ -29,9 +81,8 @@ def breaches(path, header):
     if path.startswith("include/"):
         if is_onnx(header):
             yield "public headers must not show onnx or protobuf"
-        if path == "include/qcdq/affine.h" or path == "include/qcdq/symbolic.h":
-            if is_torch(header):
-                yield f"{path} is torch-free"
+        if path in ("include/qcdq/affine.h", "include/qcdq/symbolic.h") and is_torch(header):
+            yield f"{path} is torch-free"
     if path.startswith("torch_plugin/kernels/"):
         if is_torch(header):
             yield "kernels are torch-free"
@@ -42,36 +93,50 @@ def breaches(path, header):
             yield "torch_plugin never includes symbolic, cli or onnx"
         if header in ("qcdq/export.h", "qcdq/verify.h", "qcdq/symbolic.h"):
             yield "torch_plugin never includes the exporter's headers"
-    if path.startswith("symbolic/"):
-        if header.startswith(("torch_plugin/", "cli/")) or header in ("qcdq/ops.h", "qcdq/modules.h", "qcdq/observers.h"):
-            yield "symbolic never includes torch_plugin or cli: they meet in op names and affine.h"
-        if JIT.match(header) and not JIT_IN_SYMBOLIC.match(path):
-            yield "torch::jit stays in program, lower, record, source, convert and verify"
-        elif is_torch(header) and not (JIT_IN_SYMBOLIC.match(path) or TENSORS_IN_SYMBOLIC.match(path)):
-            yield "this part of the exporter is torch-free"
-    if path.startswith("cli/") and (header.startswith(("torch_plugin/", "symbolic/")) or is_onnx(header)):
-        yield "cli uses public headers only"
+    room = room_of(path)
+    if room is not None:
+        yield from breaches_of_rooms(room, header)
+    if path.startswith("cli/"):
+        if header.startswith(("torch_plugin/", "symbolic/")) or is_onnx(header):
+            yield "cli uses public headers only"
+
+
+def check_file(name, text, types):
+    """Breaches of one source file; `types` gets the types that it defines."""
+    headers = []
+    for number, line in enumerate(text.splitlines(), 1):
+        match = INCLUDE.match(line)
+        if match:
+            headers.append(match[1])
+            for why in breaches(name, match[1]):
+                yield f"{name}:{number}: includes {match[1]}: {why}"
+        if re.search(r"\b(TODO|FIXME|XXX|HACK)\b", line):
+            yield f"{name}:{number}: left-over mark"
+        match = TYPE.match(line)
+        if match and name.startswith(TYPE_ROOTS):
+            types.setdefault(match[1], []).append(f"{name}:{number}")
+    # Some libtorch (2.11) ship old protobuf headers, which are then found before onnx's own.
+    if any(map(is_torch, headers)) and any(map(is_onnx, headers)):
+        yield f"{name}: no file includes both torch and onnx"
 
 
 def main():
-    names = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True,
-                           capture_output=True, text=True).stdout.split()
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
     found = []
+    types = {}
     for name in names:
         path = ROOT / name
-        if not name.endswith((".h", ".cpp", ".cu")) or not path.is_file():
-            continue
-        headers = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            match = INCLUDE.match(line)
-            if match:
-                headers.append(match[1])
-                found += [f"{name}:{number}: includes {match[1]}: {why}" for why in breaches(name, match[1])]
-            if re.search(r"\b(TODO|FIXME|XXX|HACK)\b", line):
-                found.append(f"{name}:{number}: left-over mark")
-        # Some libtorch (2.11) ship old protobuf headers, which are then found before onnx's own.
-        if any(map(is_torch, headers)) and any(map(is_onnx, headers)):
-            found.append(f"{name}: no file includes both torch and onnx")
+        if name.endswith((".h", ".cpp", ".cu")) and path.is_file():
+            found += check_file(name, path.read_text(encoding="utf-8"), types)
+    for name, places in sorted(types.items()):
+        if len(places) > 1:
+            found.append(f"{places[1]}: a second type {name} (the first: {places[0]})")
     print("\n".join(found) if found else f"includes: {len(names)} files, no breach")
     return 1 if found else 0
 

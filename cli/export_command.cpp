@@ -21,7 +21,7 @@
 namespace qcdq::cli {
 namespace {
 
-struct Arguments : ModelOptions {
+struct ExportArguments : ModelOptions {
   std::string out;
   std::vector<std::string> outputs;
   std::vector<std::string> dynamic;
@@ -95,7 +95,7 @@ size_t one_of(const char* option, const std::string& value,
   throw UsageError(std::string(option) + " " + value + ": expected one of " + list);
 }
 
-ExportOptions export_options(const Arguments& arguments) {
+ExportOptions export_options(const ExportArguments& arguments) {
   ExportOptions options;
   if (arguments.opset < 10 || arguments.opset > 26) {
     throw UsageError("--opset " + std::to_string(arguments.opset) + ": expected 10 to 26");
@@ -159,7 +159,7 @@ std::string to_text(const ExportReport& report, double load_seconds) {
   return text + "\n";
 }
 
-VerifyReport verify_export(const Model& model, const Arguments& arguments,
+VerifyReport verify_export(const Model& model, const ExportArguments& arguments,
                            const std::vector<ModelInput>& inputs, std::vector<std::string>& notes) {
   VerifyOptions options;
   options.ort = arguments.ort;
@@ -173,7 +173,7 @@ VerifyReport verify_export(const Model& model, const Arguments& arguments,
                      sets, arguments.out, options);
 }
 
-int export_model(const Arguments& arguments) {
+int export_model(const ExportArguments& arguments) {
   ExportOptions options = export_options(arguments);
   const std::vector<InputSpec> specs = arguments.specs();
 
@@ -228,7 +228,7 @@ int export_model(const Arguments& arguments) {
 }  // namespace
 
 void add_export_command(CLI::App& app, Run& run) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<ExportArguments>();
   CLI::App* command = app.add_subcommand(
       "export", "Export a TorchScript (.pt) or torch.export (.pt2) model to ONNX");
   add_model_option(*command, *arguments);

@@ -76,30 +76,12 @@ IntegerRange parse_range(const std::string& text, const std::string& spec) {
   return {*lo, *hi};
 }
 
-std::pair<int64_t, int64_t> type_range(DType dtype) {
-  switch (dtype) {
-    case DType::kInt8:
-      return {-128, 127};
-    case DType::kUInt8:
-      return {0, 255};
-    case DType::kInt16:
-      return {-32768, 32767};
-    case DType::kInt32:
-      return {INT32_MIN, INT32_MAX};
-    case DType::kBool:
-      return {0, 1};
-    default:
-      return {INT64_MIN, INT64_MAX};
-  }
-}
-
 void check_range(const InputSpec& spec, const std::string& text) {
   if (!spec.range) return;
   if (!spec.dtype || is_floating(*spec.dtype)) {
     bad_spec(text, "a range {lo..hi} needs an integer type, such as i64[1,16]{0..999}");
   }
-  const auto [lo, hi] = type_range(*spec.dtype);
-  if (spec.range->lo < lo || spec.range->hi > hi) {
+  if (!integer_range(*spec.dtype).holds({spec.range->lo, spec.range->hi})) {
     bad_spec(text, "{" + std::to_string(spec.range->lo) + ".." + std::to_string(spec.range->hi) +
                        "} does not fit " + dtype_word(*spec.dtype));
   }
@@ -245,7 +227,7 @@ NpyArray read_npy(const std::string& path) {
     throw std::runtime_error(path + ": Fortran order, expected C order (numpy.ascontiguousarray)");
   }
   std::string shape = header_value(header, "shape");
-  size_t bytes = dtype_size(array.dtype);
+  size_t bytes = dtype_bits(array.dtype) / 8;
   for (size_t start = 0; start < shape.size();) {
     const size_t comma = std::min(shape.find(',', start), shape.size());
     std::string part = shape.substr(start, comma - start);

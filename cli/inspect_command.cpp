@@ -12,7 +12,7 @@
 namespace qcdq::cli {
 namespace {
 
-struct Arguments {
+struct InspectArguments {
   std::string onnx;
   std::string html;
   bool json = false;
@@ -49,7 +49,7 @@ nlohmann::ordered_json to_json(const std::vector<NamedType>& values) {
       }
     }
     json.push_back({{"name", value.name},
-                    {"dtype", element_type_name(value.type.dtype)},
+                    {"dtype", dtype_name(value.type.dtype)},
                     {"dims", value.type.ranked ? dims : nlohmann::ordered_json(nullptr)}});
   }
   return json;
@@ -157,7 +157,7 @@ std::string to_text(const ModelSummary& summary) {
   return text;
 }
 
-int inspect_model(const Arguments& arguments) {
+int inspect_model(const InspectArguments& arguments) {
   if (!arguments.html.empty()) throw std::runtime_error("--html is not built yet; use --json");
   const ModelSummary summary = inspect_onnx(arguments.onnx);
   std::cout << (arguments.json ? json_text(to_json(summary)) : to_text(summary));
@@ -167,7 +167,7 @@ int inspect_model(const Arguments& arguments) {
 }  // namespace
 
 void add_inspect_command(CLI::App& app, Run& run) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<InspectArguments>();
   CLI::App* command = app.add_subcommand(
       "inspect", "Show a file's ops, types, sizes, quantisers and int8 coverage");
   command->add_option("OUT.onnx", arguments->onnx, "The .onnx file")->required();

@@ -15,27 +15,27 @@
 namespace qcdq::cli {
 namespace {
 
-struct Arguments {
+struct OpsArguments {
   std::optional<int64_t> opset;
   std::vector<std::string> plugins;
   bool markdown = false;
 };
 
-struct Line {
+struct OpLine {
   std::string torch_op;
   int since_opset = 0;
   std::string onnx_op;
 };
 
 /// One line per torch op and least opset; with an opset, the row that export would use there.
-std::vector<Line> lines(const std::optional<int64_t>& opset) {
+std::vector<OpLine> lines(const std::optional<int64_t>& opset) {
   std::map<std::pair<std::string, int>, std::string> rows;
   for (const Symbolic& row : all_symbolics()) {
     if (opset && row.since_opset > *opset) continue;
     // A user's rows come last and win.
     rows[{row.torch_op, row.since_opset}] = row.onnx_op ? row.onnx_op : "...";
   }
-  std::vector<Line> result;
+  std::vector<OpLine> result;
   for (const auto& [key, onnx_op] : rows) {
     const bool replaces = opset && !result.empty() && result.back().torch_op == key.first;
     if (replaces) result.pop_back();
@@ -44,9 +44,9 @@ std::vector<Line> lines(const std::optional<int64_t>& opset) {
   return result;
 }
 
-std::string markdown_text(const std::vector<Line>& rows) {
-  std::map<std::string, std::vector<Line>> by_namespace;
-  for (const Line& row : rows) {
+std::string markdown_text(const std::vector<OpLine>& rows) {
+  std::map<std::string, std::vector<OpLine>> by_namespace;
+  for (const OpLine& row : rows) {
     by_namespace[row.torch_op.substr(0, row.torch_op.find("::"))].push_back(row);
   }
   std::string text =
@@ -59,7 +59,7 @@ std::string markdown_text(const std::vector<Line>& rows) {
       "in the file. What an op can't represent is refused by name at export.\n";
   for (const auto& [name, group] : by_namespace) {
     text += "\n## " + name + "\n\n| torch op | opset | ONNX |\n|---|---|---|\n";
-    for (const Line& row : group) {
+    for (const OpLine& row : group) {
       const std::string onnx = row.onnx_op == "(no node)" ? "*no node*" : row.onnx_op;
       text +=
           "| `" + row.torch_op + "` | " + std::to_string(row.since_opset) + " | " + onnx + " |\n";
@@ -68,11 +68,11 @@ std::string markdown_text(const std::vector<Line>& rows) {
   return text;
 }
 
-std::string table_text(const std::vector<Line>& rows) {
+std::string table_text(const std::vector<OpLine>& rows) {
   size_t width = 8;
-  for (const Line& row : rows) width = std::max(width, row.torch_op.size());
+  for (const OpLine& row : rows) width = std::max(width, row.torch_op.size());
   std::string text = "torch op" + std::string(width - 8, ' ') + "  opset  ONNX\n";
-  for (const Line& row : rows) {
+  for (const OpLine& row : rows) {
     const std::string since = std::to_string(row.since_opset);
     text += row.torch_op + std::string(width - row.torch_op.size() + 2, ' ') +
             std::string(since.size() < 5 ? 5 - since.size() : 0, ' ') + since + "  " + row.onnx_op +
@@ -81,12 +81,12 @@ std::string table_text(const std::vector<Line>& rows) {
   return text;
 }
 
-int list_ops(const Arguments& arguments) {
+int list_ops(const OpsArguments& arguments) {
   if (arguments.opset && (*arguments.opset < 10 || *arguments.opset > 26)) {
     throw UsageError("--opset " + std::to_string(*arguments.opset) + ": expected 10 to 26");
   }
   load_plugins(arguments.plugins);
-  const std::vector<Line> rows = lines(arguments.opset);
+  const std::vector<OpLine> rows = lines(arguments.opset);
   std::cout << (arguments.markdown ? markdown_text(rows) : table_text(rows));
   return kOk;
 }
@@ -94,7 +94,7 @@ int list_ops(const Arguments& arguments) {
 }  // namespace
 
 void add_ops_command(CLI::App& app, Run& run) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<OpsArguments>();
   CLI::App* command = app.add_subcommand("ops", "List the torch ops that export");
   command
       ->add_option("--opset", arguments->opset,

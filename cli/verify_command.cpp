@@ -14,7 +14,7 @@
 namespace qcdq::cli {
 namespace {
 
-struct Arguments : ModelOptions {
+struct VerifyArguments : ModelOptions {
   std::string onnx;
   int64_t runs = 1;
   uint64_t seed = 0;
@@ -30,7 +30,7 @@ Optimization parse_optimization(const std::string& text) {
   throw UsageError("--optimization " + text + ": expected one of off, all, both");
 }
 
-int verify_model(const Arguments& arguments) {
+int verify_model(const VerifyArguments& arguments) {
   VerifyOptions options;
   options.ort = arguments.ort;
   options.optimization = parse_optimization(arguments.optimization);
@@ -65,7 +65,7 @@ int verify_model(const Arguments& arguments) {
 }  // namespace
 
 void add_verify_command(CLI::App& app, Run& run) {
-  auto arguments = std::make_shared<Arguments>();
+  auto arguments = std::make_shared<VerifyArguments>();
   CLI::App* command =
       app.add_subcommand("verify", "Compare a model in torch with its .onnx file in ONNX Runtime");
   add_model_option(*command, *arguments);

@@ -1,5 +1,5 @@
-// The way of the data in one function: source -> lower -> record -> convert -> qdq passes -> check
-// -> write. Each step is one file beside this one.
+// The way of the data in one function: source -> settle (lower, record) -> convert -> qdq -> file.
+// Each step is a folder beside this file.
 #include "qcdq/export.h"
 
 #include <chrono>
@@ -8,7 +8,9 @@
 
 #include "symbolic/convert/convert.h"
 #include "symbolic/file/file.h"
-#include "symbolic/program/program.h"
+#include "symbolic/qdq/passes.h"
+#include "symbolic/settle.h"
+#include "symbolic/source/source.h"
 
 namespace qcdq {
 namespace {
@@ -67,10 +69,8 @@ ExportReport export_from(const char* phase, Source source, const std::string& pa
 
   clock.start(phase);
   Program program = source();
-  clock.start("lower");
-  lower(program);
-  clock.start("record");
-  record(program);
+  clock.start("settle");
+  settle(program);
   clock.start("convert");
   OnnxGraph graph = convert(program, options.opset, emission);
   graph.metadata = describe(options);

@@ -128,7 +128,7 @@ std::tuple<std::string, std::vector<at::Tensor>> quant_fragment(
   FragmentRequest request;
   request.op = quant_op(op);
   try {
-    request.range = request.op == QuantOp::kDequantize ? storage_range(DType::kInt32)
+    request.range = request.op == QuantOp::kDequantize ? integer_range(DType::kInt32)
                                                        : checked_range(quant_min, quant_max);
     request.x = tensor_type(x_dtype, x_dims);
     if (scale && zero_point) {

@@ -130,7 +130,7 @@ class FakeQuantizeDynamic : public torch::autograd::Function<FakeQuantizeDynamic
 
 // Forward works; a backward through it throws, where a silent absence of gradients would not be
 // seen.
-class Dequantize : public torch::autograd::Function<Dequantize> {
+class DequantizeFunction : public torch::autograd::Function<DequantizeFunction> {
  public:
   static at::Tensor forward(AutogradContext*, const at::Tensor& q, const at::Tensor& scale,
                             const at::Tensor& zero_point, OptionalInt axis, OptionalInt block_size,
@@ -150,7 +150,8 @@ class Dequantize : public torch::autograd::Function<Dequantize> {
   TORCH_CHECK_NOT_IMPLEMENTED(false, "qcdq::", op, ": double backward is not supported");
 }
 
-class FakeQuantizeBackward : public torch::autograd::Function<FakeQuantizeBackward> {
+class FakeQuantizeBackwardFunction
+    : public torch::autograd::Function<FakeQuantizeBackwardFunction> {
  public:
   static at::Tensor forward(AutogradContext*, const at::Tensor& grad, const at::Tensor& x,
                             const at::Tensor& scale, const at::Tensor& zero_point,
@@ -194,7 +195,7 @@ at::Tensor dequantize_autograd(const at::Tensor& q, const at::Tensor& scale,
                                const at::Tensor& zero_point, OptionalInt axis,
                                OptionalInt block_size, std::optional<at::ScalarType> dtype) {
   if (any_requires_grad({scale})) {
-    return Dequantize::apply(q, scale, zero_point, axis, block_size, dtype);
+    return DequantizeFunction::apply(q, scale, zero_point, axis, block_size, dtype);
   }
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   return dequantize(q, scale, zero_point, axis, block_size, dtype);
@@ -259,8 +260,8 @@ at::Tensor fake_quantize_backward_autograd(const at::Tensor& grad, const at::Ten
                                            int64_t quant_min, int64_t quant_max, OptionalInt axis,
                                            OptionalInt block_size) {
   if (any_requires_grad({grad})) {
-    return FakeQuantizeBackward::apply(grad, x, scale, zero_point, quant_min, quant_max, axis,
-                                       block_size);
+    return FakeQuantizeBackwardFunction::apply(grad, x, scale, zero_point, quant_min, quant_max,
+                                               axis, block_size);
   }
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   return fake_quantize_backward(grad, x, scale, zero_point, quant_min, quant_max, axis, block_size);

@@ -41,7 +41,7 @@ inline c10::SmallVector<int64_t, 6> memory_order(const at::Tensor& dense) {
 }
 
 // How dense x, seen as the contiguous array that its memory is, shares parameters.
-inline ParamLayout layout_of(const at::Tensor& dense, const Granularity& granularity) {
+inline ParamLayout layout_of(const at::Tensor& dense, const ParamShape& granularity) {
   if (!granularity.axis) return ParamLayout::per_tensor(dense.numel());
   int64_t outer = 1;
   int64_t inner = 1;

@@ -18,11 +18,6 @@ struct NamedType {
   TensorType type;
 };
 
-/// "float32[N,3,224,224]"; "?" for a dimension without a name, "float32[...]" without a rank.
-QCDQ_API std::string type_text(const TensorType& type);
-/// dtype_name, and for element types beyond DType ONNX's own name in lower case: "int4".
-QCDQ_API std::string element_type_name(DType dtype);
-
 struct InitializerTotal {
   int64_t tensors = 0;
   uint64_t bytes = 0;

@@ -23,6 +23,7 @@
 #include <variant>
 #include <vector>
 
+#include "qcdq/affine.h"
 #include "qcdq/api.h"
 
 namespace qcdq {
@@ -44,12 +45,26 @@ enum class DType : int32_t {
   kUInt32 = 12,
   kUInt64 = 13,
   kBFloat16 = 16,
+  kFloat8E4M3FN = 17,
+  kFloat8E4M3FNUZ = 18,
+  kFloat8E5M2 = 19,
+  kFloat8E5M2FNUZ = 20,
+  kUInt4 = 21,
+  kInt4 = 22,
+  kFloat4E2M1 = 23,
+  kFloat8E8M0 = 24,
+  kUInt2 = 25,
+  kInt2 = 26,
 };
-/// "float32", "int8", ...; "undefined" for anything that is not in DType.
+/// "float32", "int8", "float8e4m3fn", ...; "undefined" for anything that is not in DType.
 QCDQ_API std::string_view dtype_name(DType dtype);
-/// Bytes of one element; 0 for kUndefined and kString.
-QCDQ_API size_t dtype_size(DType dtype);
+/// Bits of one element, from 2 to 64; 0 for kUndefined and kString.
+QCDQ_API size_t dtype_bits(DType dtype);
+/// Whether values of the type are floating-point numbers, of whatever width.
 QCDQ_API bool is_floating(DType dtype);
+/// All values of an integer type, of kBool [0, 1], of kUInt64 those that int64 holds. Throws
+/// std::invalid_argument for other types. Example: `integer_range(DType::kInt4)` is [-8, 7].
+QCDQ_API CodeRange integer_range(DType dtype);
 
 /// Element type and shape of a value. A dimension of -1 is not known; where it has a name,
 /// `symbols` holds it.
@@ -63,9 +78,13 @@ struct TensorType {
   bool is_static() const;  // ranked, and no dimension is -1
 };
 
-/// A constant tensor: dense, row-major, little-endian. Data is shared with whoever owns it (a torch
-/// weight is not copied). Where `data` is null, `produce` computes it when the file is written, and
-/// the result is dropped after that.
+/// "float32[N,3,224,224]"; "?" for a dimension without a name, "float32[...]" without a rank.
+QCDQ_API std::string type_text(const TensorType& type);
+
+/// A constant tensor: dense, row-major, little-endian. Elements of less than a byte are packed from
+/// the low bits of each byte on, as in ONNX's raw data; only the last byte may hold fewer. Data is
+/// shared with whoever owns it (a torch weight is not copied). Where `data` is null, `produce`
+/// computes it when the file is written, and the result is dropped after that.
 struct TensorData {
   DType dtype = DType::kUndefined;
   std::vector<int64_t> dims;
@@ -73,7 +92,7 @@ struct TensorData {
   std::function<std::shared_ptr<const void>()> produce;
 
   int64_t numel() const;  // 1 for a 0-d tensor
-  size_t bytes() const { return static_cast<size_t>(numel()) * dtype_size(dtype); }
+  size_t bytes() const { return (static_cast<size_t>(numel()) * dtype_bits(dtype) + 7) / 8; }
   /// The data, produced if need be. Keep the pointer only while it is used. May be null where there
   /// are no elements, and only there.
   std::shared_ptr<const void> load() const { return data || !produce ? data : produce(); }

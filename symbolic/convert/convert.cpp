@@ -11,6 +11,7 @@
 #include "symbolic/convert/node_args.h"
 #include "symbolic/graph/graph_builder.h"
 #include "symbolic/program/node_place.h"
+#include "symbolic/program/tensors.h"
 #include "symbolic/symbolics/registry.h"
 
 namespace qcdq {

@@ -1,7 +1,7 @@
 // convert: torch::jit::Graph -> OnnxGraph by the registry of symbolic functions.
 #pragma once
 
-#include "symbolic/file/file.h"
+#include "symbolic/graph/emission_options.h"
 #include "symbolic/graph/onnx_graph.h"
 #include "symbolic/program/program.h"
 

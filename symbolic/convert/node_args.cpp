@@ -2,165 +2,15 @@
 // records what was read.
 #include "symbolic/convert/node_args.h"
 
-#include <sstream>
 #include <utility>
+
+#include "symbolic/program/run_node.h"
+#include "symbolic/program/tensors.h"
 
 namespace qcdq {
 
 using torch::jit::Node;
 namespace prim = c10::prim;
-
-namespace {
-
-constexpr std::pair<at::ScalarType, DType> kDTypes[] = {
-    {at::kFloat, DType::kFloat32},    {at::kByte, DType::kUInt8},    {at::kChar, DType::kInt8},
-    {at::kUInt16, DType::kUInt16},    {at::kShort, DType::kInt16},   {at::kInt, DType::kInt32},
-    {at::kLong, DType::kInt64},       {at::kBool, DType::kBool},     {at::kHalf, DType::kFloat16},
-    {at::kDouble, DType::kFloat64},   {at::kUInt32, DType::kUInt32}, {at::kUInt64, DType::kUInt64},
-    {at::kBFloat16, DType::kBFloat16}};
-
-// Tensors up to this size are made dense at once: no closure for a handful of numbers.
-constexpr int64_t kSmallTensor = 64;
-
-std::shared_ptr<const void> share(at::Tensor tensor) {
-  auto owner = std::make_shared<at::Tensor>(std::move(tensor));
-  return {owner, owner->const_data_ptr()};
-}
-
-bool same_view(const at::Tensor& a, const at::Tensor& b) {
-  return a.scalar_type() == b.scalar_type() && a.sizes() == b.sizes() && a.strides() == b.strides();
-}
-
-}  // namespace
-
-DType dtype_of(at::ScalarType type) {
-  for (const auto& [torch_type, dtype] : kDTypes) {
-    if (torch_type == type) return dtype;
-  }
-  return DType::kUndefined;
-}
-
-std::optional<at::ScalarType> scalar_type_of(DType type) {
-  for (const auto& [torch_type, dtype] : kDTypes) {
-    if (dtype == type) return torch_type;
-  }
-  return std::nullopt;
-}
-
-TensorData tensor_data(const at::Tensor& tensor) {
-  TensorData data;
-  data.dtype = dtype_of(tensor.scalar_type());
-  if (data.dtype == DType::kUndefined) {
-    throw std::invalid_argument(std::string("a tensor of type ") +
-                                c10::toString(tensor.scalar_type()) + " has no form in ONNX");
-  }
-  data.dims = tensor.sizes().vec();
-  const at::Tensor plain = tensor.detach();
-  const bool dense = plain.layout() == at::kStrided && plain.device().is_cpu() &&
-                     plain.is_contiguous() && !plain.is_neg() && !plain.is_conj();
-  auto densify = [plain] { return share(plain.to_dense().cpu().resolve_neg().contiguous()); };
-  if (dense) {
-    data.data = share(plain);
-  } else if (plain.numel() <= kSmallTensor) {
-    data.data = densify();
-  } else {
-    data.produce = densify;
-  }
-  return data;
-}
-
-std::optional<c10::IValue> constant_ivalue(const torch::jit::Value* value) {
-  const Node* node = value->node();
-  if (node->kind() == prim::Constant) return torch::jit::toIValue(value);
-  if (node->kind() != prim::ListConstruct) return std::nullopt;
-  std::vector<c10::IValue> elements;
-  for (const torch::jit::Value* input : node->inputs()) {
-    std::optional<c10::IValue> element = constant_ivalue(input);
-    if (!element) return std::nullopt;
-    elements.push_back(*std::move(element));
-  }
-  c10::impl::GenericList list(value->type()->expectRef<c10::ListType>().getElementType());
-  for (c10::IValue& element : elements) list.push_back(std::move(element));
-  return c10::IValue(std::move(list));
-}
-
-std::string short_text(const torch::jit::Value* value) {
-  const std::optional<c10::IValue> constant = constant_ivalue(value);
-  if (!constant) return "%" + value->debugName() + " (known only at run time)";
-  if (constant->isTensor()) {
-    std::ostringstream text;
-    text << "a " << c10::toString(constant->toTensor().scalar_type()) << " tensor of shape "
-         << constant->toTensor().sizes();
-    return text.str();
-  }
-  std::ostringstream text;
-  text << *constant;
-  constexpr size_t kLongest = 60;
-  std::string line = text.str();
-  if (line.size() > kLongest) line = line.substr(0, kLongest - 3) + "...";
-  return line;
-}
-
-Value ValueTable::initializer(const at::Tensor& tensor) {
-  const void* data = tensor.defined() && tensor.has_storage() ? tensor.const_data_ptr() : nullptr;
-  auto [begin, end] = initializers_.equal_range(data);
-  for (auto it = begin; it != end; ++it) {
-    if (same_view(it->second.first, tensor)) return it->second.second;
-  }
-  auto path = program_.parameter_paths.find(data);
-  const std::string name = path == program_.parameter_paths.end() ? "" : path->second;
-  const Value value = graph_.constant(tensor_data(tensor), name);
-  // Only what the module holds is shared: two literals that happen to have one address are not one
-  // parameter.
-  if (!name.empty()) initializers_.emplace(data, std::pair{tensor, value});
-  return value;
-}
-
-Value ValueTable::get(const torch::jit::Value* value) {
-  if (auto found = values_.find(value); found != values_.end()) return found->second;
-  if (const std::optional<c10::IValue> constant = constant_ivalue(value)) {
-    Value made;
-    if (constant->isTensor()) {
-      made = initializer(constant->toTensor());
-    } else if (constant->isInt() || constant->isBool()) {
-      const int64_t number = constant->isInt() ? constant->toInt() : constant->toBool();
-      return graph_.constant(TensorData::scalar<int64_t>(DType::kInt64, number));
-    } else if (constant->isDouble()) {
-      return graph_.scalar(DType::kFloat32, constant->toDouble());
-    } else if (constant->isIntList()) {
-      return graph_.ints(constant->toIntVector());
-    } else if (constant->isDoubleList()) {
-      const std::vector<double> numbers = constant->toDoubleVector();
-      return graph_.constant(TensorData::from<double>(
-          DType::kFloat64, {static_cast<int64_t>(numbers.size())}, numbers));
-    } else {
-      throw std::logic_error("%" + value->debugName() + " is no tensor and no number");
-    }
-    values_[value] = made;
-    return made;
-  }
-  throw std::logic_error("%" + value->debugName() + " has not been converted");
-}
-
-std::optional<std::vector<Value>> ValueTable::list(const torch::jit::Value* value) {
-  if (auto found = lists_.find(value); found != lists_.end()) return found->second;
-  if (value->node()->kind() == prim::ListConstruct) {
-    std::vector<Value> elements;
-    for (const torch::jit::Value* input : value->node()->inputs())
-      elements.push_back(input->mustBeNone() ? Value{} : get(input));
-    return elements;
-  }
-  const std::optional<c10::IValue> constant = constant_ivalue(value);
-  if (!constant || !constant->isList()) return std::nullopt;
-  std::vector<Value> elements;
-  for (const c10::IValue& element : constant->toListRef()) {
-    if (!element.isTensor() && !element.isNone()) return std::nullopt;
-    elements.push_back(element.isTensor() && element.toTensor().defined()
-                           ? initializer(element.toTensor())
-                           : Value{});
-  }
-  return elements;
-}
 
 NodeArgs::State::State(Node* n, ValueTable& t) : node(n), table(t), schema(n->maybeSchema()) {
   op = n->kind().toQualString();
@@ -240,7 +90,7 @@ std::vector<Value> NodeArgs::tensors(std::string_view name) {
 }
 
 std::optional<TensorData> NodeArgs::constant(std::string_view name) {
-  const std::optional<c10::IValue> value = constant_ivalue(read(state_, name));
+  const std::optional<c10::IValue> value = constant_value(read(state_, name));
   if (!value || !value->isTensor()) return std::nullopt;
   return tensor_data(value->toTensor());
 }
@@ -248,7 +98,7 @@ std::optional<TensorData> NodeArgs::constant(std::string_view name) {
 // The constant behind an argument; refuses what is known only at run time.
 static c10::IValue known(const NodeArgs& args, NodeArgs::State& state, std::string_view name) {
   const torch::jit::Value* value = read(state, name);
-  std::optional<c10::IValue> constant = constant_ivalue(value);
+  std::optional<c10::IValue> constant = constant_value(value);
   if (!constant) {
     args.unsupported(name, "%" + value->debugName(),
                      "is computed at run time, ONNX needs it as a constant",
@@ -281,7 +131,7 @@ double NodeArgs::number(std::string_view name) {
 
 bool NodeArgs::number_is_integer(std::string_view name) const {
   const std::optional<c10::IValue> value =
-      constant_ivalue(state_.node->input(index_of(state_, name)));
+      constant_value(state_.node->input(index_of(state_, name)));
   if (!value) return false;
   if (value->isTensor()) return !value->toTensor().is_floating_point();
   return value->isInt() || value->isBool();
@@ -329,7 +179,7 @@ std::vector<int64_t> NodeArgs::ints(std::string_view name) {
 Value NodeArgs::ints_value(std::string_view name) {
   const torch::jit::Value* value = read(state_, name);
   GraphBuilder& graph = state_.table.graph();
-  if (constant_ivalue(value)) return graph.ints(ints(name));
+  if (constant_value(value)) return graph.ints(ints(name));
   if (state_.table.contains(value)) return state_.table.get(value);
   if (value->node()->kind() != prim::ListConstruct) {
     unsupported(name, short_text(value), "is a list whose elements can't be followed");
@@ -337,7 +187,7 @@ Value NodeArgs::ints_value(std::string_view name) {
   // [2, n, -1]: each element becomes a 1-element tensor.
   std::vector<Value> parts;
   for (const torch::jit::Value* element : value->node()->inputs()) {
-    if (const std::optional<c10::IValue> constant = constant_ivalue(element)) {
+    if (const std::optional<c10::IValue> constant = constant_value(element)) {
       parts.push_back(graph.ints({constant->toInt()}));
     } else {
       parts.push_back(graph.op("Reshape", {state_.table.get(element), graph.ints({1})}));
@@ -392,7 +242,7 @@ TensorType NodeArgs::output_type(size_t index) const {
 std::optional<TensorData> NodeArgs::evaluate(size_t index) {
   torch::jit::Stack stack;
   for (const torch::jit::Value* input : state_.node->inputs()) {
-    std::optional<c10::IValue> constant = constant_ivalue(input);
+    std::optional<c10::IValue> constant = constant_value(input);
     if (!constant) return std::nullopt;
     stack.push_back(*std::move(constant));
   }

@@ -1,37 +1,13 @@
-// The torch-free phases of the exporter, in the order in which export.cpp calls them.
+// The .onnx file: the judgement of onnx's checker before it is written, writing and reading it.
+// What goes in and comes out is an OnnxGraph; proto.h turns one into onnx's messages. No torch.
 #pragma once
 
+#include <cstdint>
 #include <string>
-#include <vector>
 
 #include "symbolic/graph/onnx_graph.h"
 
 namespace qcdq {
-
-struct ExportOptions;  // qcdq/export.h: the torch-free phases take what they need from
-                       // EmissionOptions
-/// The part of ExportOptions that symbolics and passes see (kept free of torch headers).
-struct EmissionOptions {
-  bool signed_activations = false;  // --activation-storage signed
-  bool qdq_weights = false;         // --weights qdq
-  bool uint8_weights = false;       // --weight-storage uint8
-  bool cast_f64 = false;
-};
-
-/// qdq/passes.cpp: weights to integers, BatchNorm into the DQ scale, bias to int32, Relu before a
-/// quantiser, own scale and zero point for each Q/DQ pair. Appends report lines to `notes`; throws
-/// UnsupportedOp for what can't be kept exact.
-void run_qdq_passes(OnnxGraph& graph, const EmissionOptions& options,
-                    std::vector<std::string>& notes);
-
-/// coverage.cpp: will ORT run this node in int8?
-struct NodeCoverage {
-  std::string node;
-  std::string op_type;
-  bool int8 = false;
-  std::string reason;  // first reason why not, and what to change
-};
-std::vector<NodeCoverage> int8_coverage(const OnnxGraph& graph);
 
 struct WriteResult {
   uint64_t file_bytes = 0;
@@ -59,7 +35,7 @@ struct ModelHeader {
 /// parsed file's memory; external data is read when TensorData is loaded. Element types beyond
 /// DType (int4, float8) keep their number in ONNX. Throws std::runtime_error with one line.
 OnnxGraph read_model(const std::string& path, ModelHeader* header = nullptr);
-/// The least IR version that the opset needs.
+/// proto.cpp: the least IR version that the opset needs.
 int64_t ir_version_for_opset(int64_t opset);
 
 }  // namespace qcdq

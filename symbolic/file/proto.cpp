@@ -82,7 +82,7 @@ onnx::ValueInfoProto value_info(const std::string& name, const TensorType& type)
 }
 
 onnx::TensorProto tensor_header(const std::string& name, const TensorData& data) {
-  if (dtype_size(data.dtype) == 0) {
+  if (dtype_bits(data.dtype) == 0) {
     throw std::runtime_error("constant '" + name + "' has element type " +
                              std::string(dtype_name(data.dtype)) +
                              ": expected a type of fixed size");

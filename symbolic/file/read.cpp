@@ -51,23 +51,6 @@ TensorType tensor_type(const onnx::TypeProto& proto) {
   return type;
 }
 
-/// Bytes of `count` elements; sub-byte types are packed.
-size_t packed_bytes(const onnx::TensorProto& tensor, size_t count) {
-  switch (tensor.data_type()) {
-    case onnx::TensorProto::INT4:
-    case onnx::TensorProto::UINT4:
-    case onnx::TensorProto::FLOAT4E2M1:
-      return (count + 1) / 2;
-    case onnx::TensorProto::FLOAT8E4M3FN:
-    case onnx::TensorProto::FLOAT8E4M3FNUZ:
-    case onnx::TensorProto::FLOAT8E5M2:
-    case onnx::TensorProto::FLOAT8E5M2FNUZ:
-      return count;
-    default:
-      return count * dtype_size(static_cast<DType>(tensor.data_type()));
-  }
-}
-
 template <typename T, typename Field>
 std::shared_ptr<const void> copy_field(const Field& field) {
   auto owned = std::make_shared<std::vector<T>>();
@@ -139,7 +122,7 @@ TensorData tensor_data(const onnx::TensorProto& tensor, const std::shared_ptr<co
   TensorData data;
   data.dtype = static_cast<DType>(tensor.data_type());
   data.dims.assign(tensor.dims().begin(), tensor.dims().end());
-  const size_t bytes = packed_bytes(tensor, static_cast<size_t>(data.numel()));
+  const size_t bytes = data.bytes();
   if (tensor.data_location() == onnx::TensorProto::EXTERNAL) {
     const ExternalPart part = external_part(tensor, path, bytes);
     header.external_bytes += part.length;

@@ -1,76 +1,172 @@
-// Members of the value types that every phase shares (include/qcdq/symbolic.h): element types,
-// constant tensors and the one type of refusal.
+// See element_types.h; and members of the value types of include/qcdq/symbolic.h.
+#include "symbolic/graph/element_types.h"
+
+#include <cmath>
+#include <functional>
 #include <numeric>
 
-#include "qcdq/symbolic.h"
-
 namespace qcdq {
+namespace {
 
-std::string_view dtype_name(DType dtype) {
+struct TypeFacts {
+  std::string_view name;  // as ONNX spells it, in lower case
+  size_t bits = 0;
+  bool is_floating = false;
+};
+
+TypeFacts facts_of(DType dtype) {
   switch (dtype) {
     case DType::kFloat32:
-      return "float32";
+      return {"float32", 32, true};
     case DType::kUInt8:
-      return "uint8";
+      return {"uint8", 8};
     case DType::kInt8:
-      return "int8";
+      return {"int8", 8};
     case DType::kUInt16:
-      return "uint16";
+      return {"uint16", 16};
     case DType::kInt16:
-      return "int16";
+      return {"int16", 16};
     case DType::kInt32:
-      return "int32";
+      return {"int32", 32};
     case DType::kInt64:
-      return "int64";
+      return {"int64", 64};
     case DType::kString:
-      return "string";
+      return {"string"};
     case DType::kBool:
-      return "bool";
+      return {"bool", 8};
     case DType::kFloat16:
-      return "float16";
+      return {"float16", 16, true};
     case DType::kFloat64:
-      return "float64";
+      return {"float64", 64, true};
     case DType::kUInt32:
-      return "uint32";
+      return {"uint32", 32};
     case DType::kUInt64:
-      return "uint64";
+      return {"uint64", 64};
     case DType::kBFloat16:
-      return "bfloat16";
+      return {"bfloat16", 16, true};
+    case DType::kFloat8E4M3FN:
+      return {"float8e4m3fn", 8, true};
+    case DType::kFloat8E4M3FNUZ:
+      return {"float8e4m3fnuz", 8, true};
+    case DType::kFloat8E5M2:
+      return {"float8e5m2", 8, true};
+    case DType::kFloat8E5M2FNUZ:
+      return {"float8e5m2fnuz", 8, true};
+    case DType::kUInt4:
+      return {"uint4", 4};
+    case DType::kInt4:
+      return {"int4", 4};
+    case DType::kFloat4E2M1:
+      return {"float4e2m1", 4, true};
+    case DType::kFloat8E8M0:
+      return {"float8e8m0", 8, true};
+    case DType::kUInt2:
+      return {"uint2", 2};
+    case DType::kInt2:
+      return {"int2", 2};
     case DType::kUndefined:
       break;
   }
-  return "undefined";
+  return {"undefined"};
 }
 
-size_t dtype_size(DType dtype) {
-  switch (dtype) {
-    case DType::kUInt8:
-    case DType::kInt8:
-    case DType::kBool:
-      return 1;
-    case DType::kUInt16:
-    case DType::kInt16:
-    case DType::kFloat16:
-    case DType::kBFloat16:
-      return 2;
-    case DType::kFloat32:
-    case DType::kInt32:
-    case DType::kUInt32:
-      return 4;
-    case DType::kInt64:
-    case DType::kFloat64:
-    case DType::kUInt64:
-      return 8;
-    case DType::kString:
-    case DType::kUndefined:
-      break;
+}  // namespace
+
+std::string_view dtype_name(DType dtype) { return facts_of(dtype).name; }
+size_t dtype_bits(DType dtype) { return facts_of(dtype).bits; }
+bool is_floating(DType dtype) { return facts_of(dtype).is_floating; }
+
+CodeRange integer_range(DType dtype) {
+  if (dtype == DType::kBool) return {0, 1};
+  if (dtype == DType::kInt4) return {-8, 7};
+  if (dtype == DType::kUInt4) return {0, 15};
+  if (dtype == DType::kInt2) return {-2, 1};
+  if (dtype == DType::kUInt2) return {0, 3};
+  if (is_floating(dtype) || dtype_bits(dtype) == 0) {
+    throw std::invalid_argument("integer_range: " + std::string(dtype_name(dtype)) +
+                                " is no integer type");
   }
-  return 0;
+  return visit_integers(dtype, [](auto tag) { return range_of_type<decltype(tag)>(); });
 }
 
-bool is_floating(DType dtype) {
-  return dtype == DType::kFloat32 || dtype == DType::kFloat16 || dtype == DType::kFloat64 ||
-         dtype == DType::kBFloat16;
+float half_to_float(uint16_t bits) {
+  const int exponent = (bits >> 10) & 31;
+  const int mantissa = bits & 1023;
+  float value;
+  if (exponent == 31) {
+    value = mantissa != 0 ? std::numeric_limits<float>::quiet_NaN()
+                          : std::numeric_limits<float>::infinity();
+  } else if (exponent == 0) {
+    value = std::ldexp(static_cast<float>(mantissa), -24);
+  } else {
+    value = std::ldexp(static_cast<float>(mantissa + 1024), exponent - 25);
+  }
+  return (bits & 0x8000) != 0 ? -value : value;
+}
+
+uint16_t float_to_half(double value) {
+  if (std::isnan(value)) return 0x7e00;
+  const auto sign = static_cast<uint16_t>(std::signbit(value) ? 0x8000 : 0);
+  const double magnitude = std::fabs(value);
+  if (magnitude >= 65520.0) return sign | 0x7c00;  // rounds past the largest half, 65504
+  if (magnitude < std::ldexp(1.0, -14)) {
+    return sign | static_cast<uint16_t>(std::nearbyint(std::ldexp(magnitude, 24)));
+  }
+  int exponent = 0;
+  std::frexp(magnitude, &exponent);
+  const auto mantissa = static_cast<uint32_t>(std::nearbyint(std::ldexp(magnitude, 11 - exponent)));
+  return sign | static_cast<uint16_t>((static_cast<uint32_t>(exponent + 13) << 10) + mantissa);
+}
+
+uint16_t float_to_bfloat16(double value) {
+  const auto narrow = static_cast<float>(value);
+  uint32_t bits = 0;
+  std::memcpy(&bits, &narrow, sizeof bits);
+  if (std::isnan(narrow)) return 0x7fc0;
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+TensorData scalar_data(DType dtype, double value) {
+  if (dtype == DType::kBool) return TensorData::scalar<uint8_t>(dtype, value != 0 ? 1 : 0);
+  if (dtype_bits(dtype) < 8) {
+    throw std::invalid_argument("scalar: dtype " + std::string(dtype_name(dtype)) +
+                                " has no scalars");
+  }
+  return visit_elements(dtype, [&](auto tag) {
+    return TensorData::scalar(dtype, static_cast<decltype(tag)>(value));
+  });
+}
+
+std::vector<double> read_numbers(const TensorData& data) { return read_elements<double>(data); }
+
+std::vector<int64_t> read_integers(const TensorData& data) { return read_elements<int64_t>(data); }
+
+TensorData pack_integers(DType dtype, std::vector<int64_t> dims,
+                         const std::vector<int64_t>& values) {
+  const CodeRange range = integer_range(dtype);
+  for (const int64_t value : values) {
+    if (!range.holds(value)) {
+      throw std::invalid_argument(std::to_string(value) + " does not fit " +
+                                  std::string(dtype_name(dtype)));
+    }
+  }
+  const size_t bits = dtype_bits(dtype);
+  if (bits < 8) {
+    const size_t per_byte = 8 / bits;
+    std::vector<uint8_t> packed((values.size() + per_byte - 1) / per_byte, 0);
+    for (size_t i = 0; i < values.size(); ++i) {
+      const auto low = static_cast<unsigned>(values[i]) & ((1U << bits) - 1);
+      packed[i / per_byte] |= static_cast<uint8_t>(low << (i % per_byte * bits));
+    }
+    return TensorData::from<uint8_t>(dtype, std::move(dims), std::move(packed));
+  }
+  TensorData result;
+  visit_integers(dtype, [&](auto tag) {
+    decltype(tag)* out = nullptr;
+    result = allocate(dtype, std::move(dims), static_cast<int64_t>(values.size()), &out);
+    for (size_t i = 0; i < values.size(); ++i) out[i] = static_cast<decltype(tag)>(values[i]);
+  });
+  return result;
 }
 
 bool TensorType::is_static() const {
@@ -84,37 +180,5 @@ bool TensorType::is_static() const {
 int64_t TensorData::numel() const {
   return std::accumulate(dims.begin(), dims.end(), int64_t{1}, std::multiplies<>());
 }
-
-namespace {
-
-std::string message(const UnsupportedOp::Details& d) {
-  std::string text = d.op;
-  if (!d.argument.empty()) {
-    text += ": argument '" + d.argument + "'";
-    if (!d.value.empty()) text += " = " + d.value;
-  } else if (!d.value.empty()) {
-    text += ": " + d.value;
-  }
-  text += ": " + d.reason;
-  if (d.opset > 0) text += " (opset " + std::to_string(d.opset) + ")";
-  if (!d.hint.empty()) text += "; " + d.hint;
-  if (!d.where.empty()) text += " [at " + d.where + "]";
-  return text;
-}
-
-std::string message(const std::vector<UnsupportedOp::Details>& refusals) {
-  if (refusals.size() == 1) return message(refusals.front());
-  std::string text = std::to_string(refusals.size()) + " things can't be exported:";
-  for (const UnsupportedOp::Details& details : refusals) text += "\n  " + message(details);
-  return text;
-}
-
-}  // namespace
-
-UnsupportedOp::UnsupportedOp(Details details)
-    : UnsupportedOp(std::vector<Details>{std::move(details)}) {}
-
-UnsupportedOp::UnsupportedOp(std::vector<Details> refusals)
-    : std::runtime_error(message(refusals)), refusals_(std::move(refusals)) {}
 
 }  // namespace qcdq

@@ -5,10 +5,10 @@
 #include <onnx/defs/schema.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <map>
 #include <set>
+
+#include "symbolic/graph/element_types.h"
 
 namespace qcdq {
 
@@ -44,10 +44,11 @@ std::string type_string(DType dtype) {
   return "tensor(" + std::string(dtype_name(dtype)) + ")";
 }
 
-DType dtype_of(const std::string& type) {
-  for (int32_t number = 1; number <= 16; ++number) {
+DType named_dtype(const std::string& type) {
+  constexpr auto kNewestType = static_cast<int32_t>(DType::kInt2);
+  for (int32_t number = 1; number <= kNewestType; ++number) {
     const auto dtype = static_cast<DType>(number);
-    if (dtype_size(dtype) != 0 && type_string(dtype) == type) return dtype;
+    if (dtype_bits(dtype) != 0 && type_string(dtype) == type) return dtype;
   }
   return type == "tensor(string)" ? DType::kString : DType::kUndefined;
 }
@@ -201,8 +202,8 @@ DType output_dtype(const GraphBuilder::State& state, const OpSchema& schema, con
   const std::string& type_parameter = formal->GetTypeStr();
   if (auto found = bound.find(type_parameter); found != bound.end()) return found->second;
   const std::vector<std::string>* allowed = allowed_types(schema, type_parameter);
-  if (allowed == nullptr) return dtype_of(type_parameter);
-  if (allowed->size() == 1) return dtype_of(allowed->front());
+  if (allowed == nullptr) return named_dtype(type_parameter);
+  if (allowed->size() == 1) return named_dtype(allowed->front());
   const DType named = dtype_from_attribute(node);
   // From opset 23 on y of DequantizeLinear has a type parameter of its own; its default is the
   // scale's type.
@@ -242,64 +243,6 @@ bool keeps_shape(const std::string& op_type) {
                                              "InstanceNormalization",
                                              "LayerNormalization"};
   return kOps.contains(op_type);
-}
-
-uint16_t float_to_half(double value) {
-  if (std::isnan(value)) return 0x7e00;
-  const auto sign = static_cast<uint16_t>(std::signbit(value) ? 0x8000 : 0);
-  const double magnitude = std::fabs(value);
-  if (magnitude >= 65520.0) return sign | 0x7c00;  // rounds past the largest half, 65504
-  if (magnitude < std::ldexp(1.0, -14)) {
-    return sign | static_cast<uint16_t>(std::nearbyint(std::ldexp(magnitude, 24)));
-  }
-  int exponent = 0;
-  std::frexp(magnitude, &exponent);
-  const auto mantissa = static_cast<uint32_t>(std::nearbyint(std::ldexp(magnitude, 11 - exponent)));
-  return sign | static_cast<uint16_t>((static_cast<uint32_t>(exponent + 13) << 10) + mantissa);
-}
-
-uint16_t float_to_bfloat16(double value) {
-  const auto narrow = static_cast<float>(value);
-  uint32_t bits = 0;
-  std::memcpy(&bits, &narrow, sizeof bits);
-  if (std::isnan(narrow)) return 0x7fc0;
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-TensorData scalar_data(DType dtype, double value) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return TensorData::scalar<float>(dtype, static_cast<float>(value));
-    case DType::kFloat64:
-      return TensorData::scalar<double>(dtype, value);
-    case DType::kFloat16:
-      return TensorData::scalar<uint16_t>(dtype, float_to_half(value));
-    case DType::kBFloat16:
-      return TensorData::scalar<uint16_t>(dtype, float_to_bfloat16(value));
-    case DType::kInt8:
-      return TensorData::scalar<int8_t>(dtype, static_cast<int8_t>(value));
-    case DType::kUInt8:
-      return TensorData::scalar<uint8_t>(dtype, static_cast<uint8_t>(value));
-    case DType::kInt16:
-      return TensorData::scalar<int16_t>(dtype, static_cast<int16_t>(value));
-    case DType::kUInt16:
-      return TensorData::scalar<uint16_t>(dtype, static_cast<uint16_t>(value));
-    case DType::kInt32:
-      return TensorData::scalar<int32_t>(dtype, static_cast<int32_t>(value));
-    case DType::kUInt32:
-      return TensorData::scalar<uint32_t>(dtype, static_cast<uint32_t>(value));
-    case DType::kInt64:
-      return TensorData::scalar<int64_t>(dtype, static_cast<int64_t>(value));
-    case DType::kUInt64:
-      return TensorData::scalar<uint64_t>(dtype, static_cast<uint64_t>(value));
-    case DType::kBool:
-      return TensorData::scalar<uint8_t>(dtype, value != 0 ? 1 : 0);
-    case DType::kString:
-    case DType::kUndefined:
-      break;
-  }
-  throw std::invalid_argument("scalar: dtype " + std::string(dtype_name(dtype)) +
-                              " is not numeric");
 }
 
 std::string scoped(const GraphBuilder::State& state, const std::string& name) {

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "symbolic/file/file.h"
+#include "symbolic/graph/emission_options.h"
 #include "symbolic/graph/onnx_graph.h"
 
 namespace qcdq {

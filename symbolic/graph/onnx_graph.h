@@ -80,8 +80,8 @@ struct GraphIndex {
 void replace_uses(OnnxGraph& graph, const std::string& from, const std::string& to);
 /// Drops nodes whose outputs nobody uses, and initializers without a user.
 void remove_dead(OnnxGraph& graph);
-/// One line per node, for tests: `%y = Conv[pads=[1,1,1,1]](%x, %w)`; initializers as `%w:
-/// float32[4,3,3,3]`, small ones with their values.
+/// graph_text.cpp: one line per node, for tests: `%y = Conv[pads=[1,1,1,1]](%x, %w)`; initializers
+/// as `%w: float32[4,3,3,3]`, small ones with their values.
 std::string to_text(const OnnxGraph& graph);
 
 }  // namespace qcdq

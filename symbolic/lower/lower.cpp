@@ -1,5 +1,6 @@
-// The ordered list of lowering passes: from the inlined graph of a source to one block of
-// functional ops. record.cpp calls it again after it has folded what the shapes decide.
+// The order of the lowering passes; see lower.h.
+#include "symbolic/lower/lower.h"
+
 #include <ATen/core/jit_type.h>
 #include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/passes/dead_code_elimination.h>
@@ -19,7 +20,6 @@
 #include <utility>
 
 #include "symbolic/lower/passes.h"
-#include "symbolic/program/program.h"
 #include "symbolic/program/run_node.h"
 
 namespace qcdq {

@@ -9,6 +9,8 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "symbolic/program/program.h"
+
 namespace qcdq {
 
 using GraphPtr = std::shared_ptr<torch::jit::Graph>;
@@ -64,6 +66,9 @@ bool functionalize_view_writes(const GraphPtr& graph);
 /// lower/dicts.cpp: a dict that is made, set and read under constant keys in one block becomes its
 /// values.
 bool resolve_dicts(torch::jit::Block* block);
+/// lower/quantized_tensors.cpp: quantised tensors become float ones on the same grid. False where
+/// there are none, or where a branch that the recorder decides is still there.
+bool lower_quantized(Program& program);
 /// lower/quantized_tensors.cpp: torch.ao's fused observer and fake quantiser, its observer off,
 /// becomes the fake quantiser. Throws UnsupportedOp where the observer is on.
 bool settle_observers(torch::jit::Block* block);

@@ -1,5 +1,6 @@
-// Where ONNX Runtime's shared library is: an argument, $QCDQ_ORT, or the onnxruntime wheel of a
-// virtual environment. ort/session.cpp opens what is found here.
+// find_onnxruntime of qcdq/onnxruntime.h: where ONNX Runtime's shared library is: an argument,
+// $QCDQ_ORT, or the onnxruntime wheel of a virtual environment. ort/session.cpp opens what is found
+// here.
 #include <dlfcn.h>
 
 #include <cstdlib>
@@ -9,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "qcdq/api.h"
+#include "qcdq/onnxruntime.h"
 
 namespace qcdq {
 namespace {
@@ -54,7 +55,7 @@ std::string library_at(const std::string& given, const std::string& source) {
 
 }  // namespace
 
-QCDQ_API std::string find_onnxruntime(const std::string& ort) {
+std::string find_onnxruntime(const std::string& ort) {
   if (!ort.empty()) return library_at(ort, "given");
   if (const char* set = std::getenv("QCDQ_ORT"); set != nullptr && *set != '\0') {
     return library_at(set, "QCDQ_ORT");

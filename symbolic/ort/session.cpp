@@ -1,6 +1,6 @@
 // ONNX Runtime through its C interface, declared here by hand: no package ships its header. The
 // interface is one table of functions to which releases only append, so a position in it never
-// changes. See ort.h.
+// changes. See session.h.
 #include <dlfcn.h>
 #include <unistd.h>
 
@@ -12,11 +12,10 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "qcdq/onnxruntime.h"
 #include "symbolic/ort/session.h"
 
 namespace qcdq {
-
-std::string find_onnxruntime(const std::string& ort);  // ort/library.cpp; public in qcdq/verify.h
 
 namespace {
 

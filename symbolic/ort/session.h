@@ -1,5 +1,5 @@
-// ONNX Runtime (ORT) without torch: finding its library, opening it, sessions on plain tensors.
-// ort.cpp puts torch tensors around it (qcdq/verify.h); tests of the writer use it as it is.
+// ONNX Runtime (ORT) without torch: sessions on plain tensors. model.cpp puts torch tensors around
+// them; tests of the writer use them as they are.
 #pragma once
 
 #include <memory>
@@ -11,7 +11,7 @@
 
 namespace qcdq {
 
-/// As OrtOptions of qcdq/verify.h.
+/// As OrtOptions of qcdq/onnxruntime.h.
 struct OrtSessionOptions {
   std::string library;
   bool optimize = true;

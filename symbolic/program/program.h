@@ -1,5 +1,6 @@
 // What travels from a source (TorchScript, traced C++ module, .pt2) to convert: a
-// torch::jit::Graph, its inputs and the names of its weights.
+// torch::jit::Graph, its inputs and the names of its weights. No third representation stands
+// between this and OnnxGraph.
 #pragma once
 
 #include <torch/csrc/jit/ir/ir.h>
@@ -11,7 +12,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "qcdq/export.h"
 #include "qcdq/symbolic.h"
 
 namespace qcdq {
@@ -45,37 +45,9 @@ struct Program {
   /// the runs differ.
   std::unordered_map<const torch::jit::Value*, TensorType> types;
   std::vector<std::string> notes;  // lines for the report
-  /// The source computes on integers (quantized::*), the graph on floats of the same grids: codes
-  /// may differ by a step, by lower_quantized().
+  /// The source computes on integers (quantized::*), and lower_quantized() has made a graph of it
+  /// that computes on floats of the same grids: a code may be one step apart.
   bool integer_kernels = false;
 };
-
-/// source/load_torchscript.cpp: the method of a loaded module with example inputs (defaults filled
-/// in as constants). Applies options.input_names/output_names/dynamic_axes (a second size per
-/// dynamic axis: a different size, the same one for the same symbol).
-Program program_from_torchscript(const torch::jit::Module& module,
-                                 const std::vector<c10::IValue>& inputs,
-                                 const ExportOptions& options);
-/// source/trace_module.cpp: traces a C++ module's forward.
-Program program_from_module(const std::shared_ptr<torch::nn::Module>& module,
-                            const BoxedForward& forward, const std::vector<c10::IValue>& inputs,
-                            const ExportOptions& options);
-
-/// source/load_pt2.cpp: a program of torch.export; `inputs` empty = its own examples. Its symbols
-/// are the dynamic axes; options.dynamic_axes gives them names.
-Program program_from_pt2(const ExportedProgram& exported, const std::vector<c10::IValue>& inputs,
-                         const ExportOptions& options);
-
-/// lower.cpp: the ordered list of passes. Never folds a fake-quantise op. Throws UnsupportedOp /
-/// std::runtime_error.
-void lower(Program& program);
-/// lower/quantized_tensors.cpp, a step of lower(): quantised tensors become float ones on the same
-/// grid. False where there are none, or where a branch that record() decides is still there.
-bool lower_quantized(Program& program);
-/// record.cpp: interprets the graph once per run (not through the optimising executor), fills
-/// program.types, folds what the shapes decide, and lowers again until nothing changes. With a
-/// second size: refuses, naming the node, where the graph does not follow it, and compares the
-/// graph's outputs with program.reference where the graph is not its code.
-void record(Program& program);
 
 }  // namespace qcdq

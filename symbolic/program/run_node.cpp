@@ -1,5 +1,5 @@
 // Interpretation of single graph nodes, and their names and places for messages.
-// See run_node.h; the loop over a whole graph is in record.cpp.
+// See run_node.h; interpreter.cpp has the loop over a whole graph.
 #include "symbolic/program/run_node.h"
 
 #include <ATen/core/ivalue.h>
@@ -97,17 +97,18 @@ Stack run_node(Node& node, Stack stack) {
   return stack;
 }
 
-std::optional<c10::IValue> constant_value(JitValue* value) {
+std::optional<c10::IValue> constant_value(const JitValue* value) {
   if (auto constant = torch::jit::toIValue(value)) return constant;
-  Node* node = value->node();
+  const Node* node = value->node();
   if (node->kind() != prim::ListConstruct && node->kind() != prim::TupleConstruct) return {};
   Stack elements;
-  for (JitValue* input : node->inputs()) {
+  for (const JitValue* input : node->inputs()) {
     auto element = constant_value(input);
     if (!element) return {};
     elements.push_back(std::move(*element));
   }
-  return run_node(*node, std::move(elements)).at(0);
+  if (node->kind() == prim::ListConstruct) return make_list(*node, elements);
+  return c10::ivalue::Tuple::create(std::move(elements));
 }
 
 std::string op_name(const Node& node) {

@@ -15,7 +15,7 @@ namespace qcdq {
 torch::jit::Stack run_node(torch::jit::Node& node, torch::jit::Stack stack);
 
 /// The value of a constant, of a list or tuple of constants; nothing where it depends on inputs.
-std::optional<c10::IValue> constant_value(torch::jit::Value* value);
+std::optional<c10::IValue> constant_value(const torch::jit::Value* value);
 
 /// "aten::add.Tensor"; "prim::If".
 std::string op_name(const torch::jit::Node& node);

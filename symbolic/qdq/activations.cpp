@@ -27,7 +27,7 @@ OnnxNode* code_clip(const OnnxGraph& graph, const GraphIndex& index, const OnnxN
 }
 
 CodeRange clipped_range(const OnnxGraph& graph, const OnnxNode* clip, DType storage) {
-  CodeRange range = storage_range(storage);
+  CodeRange range = integer_range(storage);
   if (clip == nullptr) return range;
   const auto bounds = *clip_bounds(graph, *clip);
   range.min = std::max(range.min, static_cast<int64_t>(std::max<double>(bounds.first, range.min)));
@@ -38,8 +38,10 @@ CodeRange clipped_range(const OnnxGraph& graph, const OnnxNode* clip, DType stor
 void set_clip_range(OnnxGraph& graph, OnnxNode& clip, DType storage, CodeRange range,
                     const std::string& base) {
   clip.inputs.resize(1);
-  clip.inputs.push_back(graph.add_initializer(base + "_min", integers(storage, {}, {range.min})));
-  clip.inputs.push_back(graph.add_initializer(base + "_max", integers(storage, {}, {range.max})));
+  clip.inputs.push_back(
+      graph.add_initializer(base + "_min", pack_integers(storage, {}, {range.min})));
+  clip.inputs.push_back(
+      graph.add_initializer(base + "_max", pack_integers(storage, {}, {range.max})));
 }
 
 std::string stem(const OnnxNode& q) { return q.name.substr(0, q.name.rfind("/QuantizeLinear")); }
@@ -61,7 +63,7 @@ std::optional<Bypass> bypass(const QdqState& state, const GraphIndex& index, Onn
   const auto params = quant_params(graph, q);
   if (!params || params->block_size > 0) return {};
   OnnxNode* clip = code_clip(graph, index, q);
-  const CodeRange full = storage_range(params->storage);
+  const CodeRange full = integer_range(params->storage);
   const CodeRange range = clipped_range(graph, clip, params->storage);
   std::optional<CodeRange> wanted;
   for (size_t c = 0; c < params->scale.size(); ++c) {
@@ -153,7 +155,7 @@ bool drop_full_clip(QdqState& state, const GraphIndex& index, OnnxGraph::NodeIt 
   const auto params = quant_params(graph, *q);
   const auto bounds = clip_bounds(graph, *node);
   if (!params || !bounds) return false;
-  const CodeRange full = storage_range(params->storage);
+  const CodeRange full = integer_range(params->storage);
   if (bounds->first > static_cast<double>(full.min) ||
       bounds->second < static_cast<double>(full.max)) {
     return false;
@@ -174,7 +176,7 @@ bool drop_code_cast(QdqState& state, const GraphIndex& index, OnnxGraph::NodeIt 
   if (q == nullptr || !is_q(*q)) return false;
   const auto stored = quant_params(graph, *q);
   if (!stored) return false;
-  const CodeRange range = storage_range(stored->storage);
+  const CodeRange range = integer_range(stored->storage);
   std::vector<std::pair<OnnxNode*, QuantParams>> users;
   for (OnnxNode* user : index.consumers(cast->outputs[0])) {
     auto params = is_dq(*user) ? quant_params(graph, *user) : std::nullopt;
@@ -206,7 +208,7 @@ bool store_unsigned(QdqState& state, const GraphIndex& index, OnnxGraph::NodeIt 
   const int64_t shift = -range.min;
   const std::string& codes = clip != nullptr ? clip->outputs[0] : q->outputs[0];
   if (graph.is_output(codes)) return false;
-  const CodeRange full = storage_range(DType::kUInt8);
+  const CodeRange full = integer_range(DType::kUInt8);
   const auto shifted = [&](QuantParams p) -> std::optional<QuantParams> {
     p.storage = DType::kUInt8;
     for (int64_t& zero_point : p.zero_point) {

@@ -32,7 +32,7 @@ std::optional<Affine> arithmetic_affine(const OnnxGraph& graph, const OnnxNode& 
   if (rank < channel || rank > channel + 1 || data->numel() < 2) return {};
   if (data->dims[rank - channel] != data->numel() || type.dims[1] != data->numel()) return {};
   Affine affine;
-  for (const double value : numbers(*data)) {
+  for (const double value : read_numbers(*data)) {
     const bool adds = node.op_type == "Add";
     affine.factor.push_back(adds ? 1 : node.op_type == "Div" ? 1 / value : value);
     affine.shift.push_back(adds ? value : 0);
@@ -48,7 +48,7 @@ std::optional<Affine> affine_of(const OnnxGraph& graph, const OnnxNode& bn) {
   for (size_t i = 1; i < 5; ++i) {
     const TensorData* data = graph.initializer(bn.inputs[i]);
     if (data == nullptr || data->dtype != DType::kFloat32) return {};
-    values.push_back(numbers(*data));
+    values.push_back(read_numbers(*data));
     if (values.back().size() != values.front().size()) return {};
   }
   const Attribute* epsilon = bn.find("epsilon");
@@ -119,7 +119,7 @@ std::optional<ScaledCodes> scaled_codes(const TensorData& codes, const QuantPara
           ", not along the output channels";
     return {};
   }
-  const CodeRange full = storage_range(params.storage);
+  const CodeRange full = integer_range(params.storage);
   const std::vector<CodeRange> used = code_ranges(codes, axis, channels);
   ScaledCodes result{codes, params};
   result.params.dims = {channels};

@@ -211,7 +211,7 @@ void quantize_bias(QdqState& state, const GraphIndex& index, Layer layer, Report
   if (scales.size() > 1 && scales.size() != layer.bias.size()) return;
   std::vector<int64_t> codes;
   if (own_codes) {
-    for (double code : numbers(*graph.initializer(layer.codes->codes))) {
+    for (double code : read_numbers(*graph.initializer(layer.codes->codes))) {
       codes.push_back(static_cast<int64_t>(code));
     }
   } else {
@@ -244,7 +244,8 @@ void quantize_bias(QdqState& state, const GraphIndex& index, Layer layer, Report
   if (scales.size() > 1) params.dims = {count};
   params.zero_point.assign(scales.size(), 0);
   params.scale = std::move(scales);
-  const std::string name = graph.add_initializer(base, integers(DType::kInt32, {count}, codes));
+  const std::string name =
+      graph.add_initializer(base, pack_integers(DType::kInt32, {count}, codes));
   OnnxNode& dq = insert_node(graph, position(graph, node), "DequantizeLinear", stem, {name},
                              {DType::kFloat32, true, {count}, {}}, node);
   set_quant_params(graph, dq, params, stem);

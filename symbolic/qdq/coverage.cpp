@@ -5,6 +5,7 @@
 #include <map>
 
 #include "qcdq/affine.h"
+#include "symbolic/qdq/coverage.h"
 #include "symbolic/qdq/match.h"
 
 namespace qcdq {
@@ -101,7 +102,7 @@ Side output_side(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode
     side.reason = "output quantiser is not per tensor with 8 bits";
     return side;
   }
-  const CodeRange full = storage_range(params->storage);
+  const CodeRange full = integer_range(params->storage);
   for (const auto& [min, max] : clips) {
     const auto code = [&](double x) {
       return quantize_one(static_cast<float>(x), params->scale[0], params->zero_point[0], full.min,
@@ -219,11 +220,11 @@ Verdict verdict(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode&
 
 }  // namespace
 
-std::vector<NodeCoverage> int8_coverage(const OnnxGraph& graph) {
+std::vector<CoverageLine> int8_coverage(const OnnxGraph& graph) {
   // GraphIndex hands out nodes to passes too; nothing is changed here.
   auto& nodes = const_cast<OnnxGraph&>(graph);
   const GraphIndex index(nodes);
-  std::vector<NodeCoverage> coverage;
+  std::vector<CoverageLine> coverage;
   for (const OnnxNode& node : graph.nodes) {
     const auto kind = kinds().find(node.op_type);
     if (!node.domain.empty() || kind == kinds().end()) continue;
@@ -234,40 +235,6 @@ std::vector<NodeCoverage> int8_coverage(const OnnxGraph& graph) {
     coverage.push_back({node.name, node.op_type, found.int8, std::move(found.reason)});
   }
   return coverage;
-}
-
-void note_saturation(QdqState& state) {
-  const OnnxGraph& graph = state.graph;
-  const GraphIndex index(state.graph);
-  int64_t layers = 0;
-  int64_t at_risk = 0;
-  std::string first;
-  for (const OnnxNode& node : graph.nodes) {
-    const bool conv = node.op_type == "Conv";
-    if (!node.domain.empty() || (!conv && node.op_type != "Gemm" && node.op_type != "MatMul"))
-      continue;
-    const auto weight = integer_constant(graph, index, node.inputs[1]);
-    const auto input = quantised_value(graph, index, node.inputs[0]);
-    if (!weight || !input || !is_8bit(input->params.storage)) continue;
-    ++layers;
-    if (weight->params.storage != DType::kInt8) continue;
-    const TensorData& codes = *graph.initializer(weight->codes);
-    // One product per output and tap never fills the 16 bits: depthwise layers are exact.
-    if (conv && codes.dims.size() > 1 && codes.dims[1] == 1) continue;
-    // int8 codes become uint8 ones, 128 higher, inside ORT.
-    const int64_t shift = input->params.storage == DType::kInt8 ? 128 : 0;
-    const CodeRange used = code_ranges(codes, 0, 1)[0];
-    if (input->range.max + shift <= 127 || (used.min >= -64 && used.max <= 64)) continue;
-    ++at_risk;
-    if (first.empty()) first = node.name;
-  }
-  if (at_risk == 0) return;
-  state.notes.push_back(std::to_string(at_risk) + " of " + std::to_string(layers) +
-                        " quantised layers (the first: " + first +
-                        ") may saturate on x86 CPUs without VNNI: their uint8 activations pass 127 "
-                        "and their int8 weights pass +-64. "
-                        "Exact everywhere: --weight-storage uint8 (slower on VNNI CPUs), or 7-bit "
-                        "weights or activations");
 }
 
 }  // namespace qcdq

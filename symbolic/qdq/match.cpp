@@ -8,21 +8,19 @@
 
 namespace qcdq {
 
-bool is_8bit(DType dtype) { return dtype == DType::kInt8 || dtype == DType::kUInt8; }
-
 std::optional<QuantParams> quant_params(const OnnxGraph& graph, const OnnxNode& node) {
   if (node.inputs.size() < 2) return std::nullopt;
   const TensorData* scale = graph.initializer(node.inputs[1]);
   if (scale == nullptr || scale->dtype != DType::kFloat32) return std::nullopt;
   QuantParams params;
-  for (double value : numbers(*scale)) params.scale.push_back(static_cast<float>(value));
+  for (double value : read_numbers(*scale)) params.scale.push_back(static_cast<float>(value));
   params.block_size = node.int_attribute("block_size", 0);
   const bool has_zero_point = node.inputs.size() > 2 && !node.inputs[2].empty();
   if (has_zero_point) {
     const TensorData* zero_point = graph.initializer(node.inputs[2]);
     if (zero_point == nullptr) return std::nullopt;
     params.storage = zero_point->dtype;
-    for (double value : numbers(*zero_point)) {
+    for (double value : read_numbers(*zero_point)) {
       params.zero_point.push_back(static_cast<int64_t>(value));
     }
   } else {
@@ -54,8 +52,8 @@ void set_quant_params(OnnxGraph& graph, OnnxNode& node, const QuantParams& param
   node.inputs.resize(3);
   node.inputs[1] = graph.add_initializer(
       base + "_scale", TensorData::from<float>(DType::kFloat32, params.dims, params.scale));
-  node.inputs[2] = graph.add_initializer(base + "_zero_point",
-                                         integers(params.storage, params.dims, params.zero_point));
+  node.inputs[2] = graph.add_initializer(
+      base + "_zero_point", pack_integers(params.storage, params.dims, params.zero_point));
   std::erase_if(node.attributes, [](const auto& attribute) {
     return attribute.first == "axis" || attribute.first == "block_size";
   });
@@ -75,7 +73,7 @@ std::optional<std::pair<double, double>> clip_bounds(const OnnxGraph& graph, con
     if (node.inputs[i].empty()) continue;
     const TensorData* bound = graph.initializer(node.inputs[i]);
     if (bound == nullptr || bound->numel() != 1) return std::nullopt;
-    (i == 1 ? bounds.first : bounds.second) = numbers(*bound)[0];
+    (i == 1 ? bounds.first : bounds.second) = read_numbers(*bound)[0];
   }
   return bounds;
 }
@@ -93,9 +91,9 @@ std::optional<IntegerConstant> integer_constant(const OnnxGraph& graph, const Gr
 
 std::optional<std::vector<double>> constant_values(const OnnxGraph& graph, const GraphIndex& index,
                                                    const std::string& value) {
-  if (const TensorData* data = graph.initializer(value)) return numbers(*data);
+  if (const TensorData* data = graph.initializer(value)) return read_numbers(*data);
   if (auto found = integer_constant(graph, index, value)) {
-    return numbers(dequantize_constant(*graph.initializer(found->codes), found->params));
+    return read_numbers(dequantize_constant(*graph.initializer(found->codes), found->params));
   }
   return std::nullopt;
 }
@@ -117,7 +115,7 @@ std::optional<QuantisedValue> quantised_value(const OnnxGraph& graph, const Grap
   std::optional<QuantParams> params = quant_params(graph, *node);
   if (!params) return {};
   QuantisedValue found{node, index.producer(node->inputs[0]), nullptr, std::move(*params), {}};
-  found.range = storage_range(found.params.storage);
+  found.range = integer_range(found.params.storage);
   if (found.q != nullptr && found.q->op_type == "Clip") {
     const auto bounds = clip_bounds(graph, *found.q);
     if (!bounds) return {};

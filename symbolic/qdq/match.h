@@ -10,58 +10,12 @@
 #include <utility>
 #include <vector>
 
-#include "symbolic/file/file.h"
+#include "symbolic/graph/element_types.h"
+#include "symbolic/graph/emission_options.h"
 #include "symbolic/graph/onnx_graph.h"
+#include "symbolic/quantizer/codes.h"
 
 namespace qcdq {
-
-/// The constant parameters of a QuantizeLinear or DequantizeLinear node.
-struct QuantParams {
-  std::vector<float> scale;
-  std::vector<int64_t> zero_point;  // as many as scale
-  std::vector<int64_t> dims;        // of scale: {} per tensor, {C} per channel, x's rank if blocked
-  DType storage = DType::kUInt8;    // element type of the codes
-  int64_t axis = 0;                 // per channel and blocked; never negative
-  int64_t block_size = 0;           // 0: not blocked
-
-  bool per_tensor() const { return dims.empty(); }
-  bool per_channel() const { return !dims.empty() && block_size == 0; }
-};
-
-/// Closed interval of codes.
-struct CodeRange {
-  int64_t min = 0;
-  int64_t max = 0;
-  bool operator==(const CodeRange&) const = default;
-  bool holds(int64_t code) const { return code >= min && code <= max; }
-};
-
-/// All codes of an integer type up to 32 bits. Example: `storage_range(DType::kInt8)` is [-128,
-/// 127].
-CodeRange storage_range(DType storage);
-bool is_8bit(DType dtype);
-
-/// The values of a constant of any numeric type, as f64 (exact but for int64 beyond 2^53).
-std::vector<double> numbers(const TensorData& data);
-/// Integers packed into `dtype`; every value has to fit. Example: `integers(DType::kInt8, {2}, {1,
-/// -1})`.
-TensorData integers(DType dtype, std::vector<int64_t> dims, const std::vector<int64_t>& values);
-
-/// Codes of a floating constant: quantize_one of affine.h for each element, clamped to `range`.
-TensorData quantize_constant(const TensorData& x, const QuantParams& params, CodeRange range);
-/// Codes behind an already fake-quantised f32 constant: round(y / scale) + zero_point in f64.
-/// Returns nothing where some y isn't the value of a code in `range`.
-std::optional<TensorData> recover_codes(const TensorData& y, const QuantParams& params,
-                                        CodeRange range);
-/// (code - zero_point) * scale as float32, computed when it is asked for.
-TensorData dequantize_constant(const TensorData& codes, const QuantParams& params);
-/// Every code c becomes sign * c + offset for its channel along `axis` (one entry of each for a
-/// whole tensor); the result has element type `storage`, into which it has to fit.
-TensorData transform_codes(const TensorData& codes, int64_t axis, const std::vector<int64_t>& sign,
-                           const std::vector<int64_t>& offset, DType storage);
-/// Smallest and largest code of each of the `channels` slices along `axis` (channels == 1: of the
-/// tensor).
-std::vector<CodeRange> code_ranges(const TensorData& codes, int64_t axis, int64_t channels);
 
 /// Parameters of a Q or DQ node; nothing where scale or zero point are computed at run time.
 std::optional<QuantParams> quant_params(const OnnxGraph& graph, const OnnxNode& node);

@@ -33,7 +33,10 @@ TensorData permute(const TensorData& data, const std::vector<int64_t>& perm) {
     dims[i] = data.dims[perm[i]];
     step[i] = strides[perm[i]];
   }
-  const size_t size = dtype_size(data.dtype);
+  const size_t size = dtype_bits(data.dtype) / 8;
+  if (size == 0) {
+    throw std::logic_error("permute: elements of less than a byte can't be moved one by one");
+  }
   const int64_t numel = data.numel();
   std::shared_ptr<char[]> out(new char[std::max<size_t>(data.bytes(), 1)]);
   const std::shared_ptr<const void> loaded = data.load();
@@ -193,7 +196,7 @@ void fold_constant_quantizers(QdqState& state) {
     if (x == nullptr || !is_floating(x->dtype)) continue;
     const std::optional<QuantParams> params = quant_params(graph, *q);
     if (!params) continue;
-    CodeRange range = storage_range(params->storage);
+    CodeRange range = integer_range(params->storage);
     std::string result = q->outputs[0];
     auto clip = graph.nodes.end();
     const GraphIndex index(graph);
@@ -268,7 +271,7 @@ void restore_float_weights(QdqState& state) {
   for (const IntegerConstant& weight : weights) {
     const TensorData codes = *graph.initializer(weight.codes);
     const QuantParams& params = weight.params;
-    const CodeRange full = storage_range(params.storage);
+    const CodeRange full = integer_range(params.storage);
     const auto origin = state.origins.find(weight.codes);
     const CodeRange range = origin == state.origins.end() ? full : origin->second.range;
     TensorData x = origin != state.origins.end() && origin->second.x
@@ -305,13 +308,47 @@ void restore_float_weights(QdqState& state) {
       std::vector<std::string> inputs = {value};
       for (int64_t code : {range.min, range.max}) {
         inputs.push_back(
-            graph.add_initializer(base + "_clip", integers(params.storage, {}, {code})));
+            graph.add_initializer(base + "_clip", pack_integers(params.storage, {}, {code})));
       }
       value = insert_node(graph, before, "Clip", base, std::move(inputs), code_type, *weight.dq)
                   .outputs[0];
     }
     weight.dq->inputs[0] = value;
   }
+}
+
+void note_saturation(QdqState& state) {
+  const OnnxGraph& graph = state.graph;
+  const GraphIndex index(state.graph);
+  int64_t layers = 0;
+  int64_t at_risk = 0;
+  std::string first;
+  for (const OnnxNode& node : graph.nodes) {
+    const bool conv = node.op_type == "Conv";
+    if (!node.domain.empty() || (!conv && node.op_type != "Gemm" && node.op_type != "MatMul"))
+      continue;
+    const auto weight = integer_constant(graph, index, node.inputs[1]);
+    const auto input = quantised_value(graph, index, node.inputs[0]);
+    if (!weight || !input || !is_8bit(input->params.storage)) continue;
+    ++layers;
+    if (weight->params.storage != DType::kInt8) continue;
+    const TensorData& codes = *graph.initializer(weight->codes);
+    // One product per output and tap never fills the 16 bits: depthwise layers are exact.
+    if (conv && codes.dims.size() > 1 && codes.dims[1] == 1) continue;
+    // int8 codes become uint8 ones, 128 higher, inside ORT.
+    const int64_t shift = input->params.storage == DType::kInt8 ? 128 : 0;
+    const CodeRange used = code_ranges(codes, 0, 1)[0];
+    if (input->range.max + shift <= 127 || (used.min >= -64 && used.max <= 64)) continue;
+    ++at_risk;
+    if (first.empty()) first = node.name;
+  }
+  if (at_risk == 0) return;
+  state.notes.push_back(std::to_string(at_risk) + " of " + std::to_string(layers) +
+                        " quantised layers (the first: " + first +
+                        ") may saturate on x86 CPUs without VNNI: their uint8 activations pass 127 "
+                        "and their int8 weights pass +-64. "
+                        "Exact everywhere: --weight-storage uint8 (slower on VNNI CPUs), or 7-bit "
+                        "weights or activations");
 }
 
 }  // namespace qcdq

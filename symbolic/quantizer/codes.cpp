@@ -1,13 +1,10 @@
-// Arithmetic on constant codes (qdq/match.h): quantise, recover, dequantise and shift whole tensors
-// without a wide copy of them. One loop, for_each_row, knows how elements, channels and blocks lie.
-#include <bit>
-#include <cmath>
-#include <cstring>
-#include <limits>
-#include <stdexcept>
+// See codes.h. One loop, for_each_row, knows how elements, channels and blocks lie.
+#include "symbolic/quantizer/codes.h"
 
-#include "qcdq/affine.h"
-#include "symbolic/qdq/match.h"
+#include <cmath>
+#include <limits>
+
+#include "symbolic/graph/element_types.h"
 
 namespace qcdq {
 namespace {
@@ -40,116 +37,7 @@ void for_each_row(const std::vector<int64_t>& dims, const QuantParams& params, F
   }
 }
 
-float half_value(uint16_t bits) {
-  const int exponent = (bits >> 10) & 31;
-  const int mantissa = bits & 1023;
-  float value = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -24)
-                              : std::ldexp(static_cast<float>(mantissa + 1024), exponent - 25);
-  if (exponent == 31) {
-    value = mantissa == 0 ? std::numeric_limits<float>::infinity()
-                          : std::numeric_limits<float>::quiet_NaN();
-  }
-  return (bits & 0x8000) != 0 ? -value : value;
-}
-
-struct Half {
-  uint16_t bits;
-  operator float() const { return half_value(bits); }
-};
-struct BFloat {
-  uint16_t bits;
-  operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
-};
-
-template <typename F>
-void visit_floats(DType dtype, F visit) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return visit(float{});
-    case DType::kFloat64:
-      return visit(double{});
-    case DType::kFloat16:
-      return visit(Half{});
-    case DType::kBFloat16:
-      return visit(BFloat{});
-    default:
-      throw std::logic_error("a constant of type " + std::string(dtype_name(dtype)) +
-                             " where a floating type was expected");
-  }
-}
-
-template <typename F>
-void visit_integers(DType dtype, F visit) {
-  switch (dtype) {
-    case DType::kInt8:
-      return visit(int8_t{});
-    case DType::kUInt8:
-    case DType::kBool:
-      return visit(uint8_t{});
-    case DType::kInt16:
-      return visit(int16_t{});
-    case DType::kUInt16:
-      return visit(uint16_t{});
-    case DType::kInt32:
-      return visit(int32_t{});
-    case DType::kUInt32:
-      return visit(uint32_t{});
-    case DType::kInt64:
-      return visit(int64_t{});
-    default:
-      throw std::logic_error("a constant of type " + std::string(dtype_name(dtype)) +
-                             " where an integer type was expected");
-  }
-}
-
-template <typename T>
-TensorData allocate(DType dtype, std::vector<int64_t> dims, int64_t numel, T** out) {
-  std::shared_ptr<T[]> owned(new T[static_cast<size_t>(numel > 0 ? numel : 1)]);
-  *out = owned.get();
-  return {dtype, std::move(dims), std::shared_ptr<const void>(owned, owned.get()), nullptr};
-}
-
 }  // namespace
-
-CodeRange storage_range(DType storage) {
-  switch (storage) {
-    case DType::kInt8:
-      return {-128, 127};
-    case DType::kUInt8:
-      return {0, 255};
-    case DType::kInt16:
-      return {-32768, 32767};
-    case DType::kUInt16:
-      return {0, 65535};
-    default:
-      return {std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()};
-  }
-}
-
-std::vector<double> numbers(const TensorData& data) {
-  std::vector<double> values(static_cast<size_t>(data.numel()));
-  const std::shared_ptr<const void> loaded = data.load();
-  auto copy = [&](auto tag) {
-    const auto* from = static_cast<const decltype(tag)*>(loaded.get());
-    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<double>(from[i]);
-  };
-  if (is_floating(data.dtype)) {
-    visit_floats(data.dtype, copy);
-  } else {
-    visit_integers(data.dtype, copy);
-  }
-  return values;
-}
-
-TensorData integers(DType dtype, std::vector<int64_t> dims, const std::vector<int64_t>& values) {
-  TensorData result;
-  visit_integers(dtype, [&](auto tag) {
-    decltype(tag)* out = nullptr;
-    result = allocate(dtype, std::move(dims), static_cast<int64_t>(values.size()), &out);
-    for (size_t i = 0; i < values.size(); ++i) out[i] = static_cast<decltype(tag)>(values[i]);
-  });
-  return result;
-}
 
 TensorData quantize_constant(const TensorData& x, const QuantParams& params, CodeRange range) {
   TensorData result;

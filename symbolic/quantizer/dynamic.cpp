@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "symbolic/graph/element_types.h"
 #include "symbolic/quantizer/nodes.h"
 #include "symbolic/quantizer/opset_rules.h"
 
@@ -10,7 +11,7 @@ namespace qcdq {
 
 Fragment dynamic_fragment(const DynamicRequest& request) {
   const char* hint = "use the range [0, 255], asymmetric, per tensor, or a static quantiser";
-  if (request.range != storage_range(DType::kUInt8)) {
+  if (request.range != integer_range(DType::kUInt8)) {
     throw QuantRefusal{"quant_max", std::to_string(request.range.max),
                        "ONNX quantises dynamically to [0, 255] only", hint};
   }
@@ -65,7 +66,7 @@ Fragment dynamic_fragment(const DynamicRequest& request) {
   if (request.qparams_rank == 1) {
     for (std::string& result : fragment.results) {
       fragment.nodes.push_back({"Reshape",
-                                {{result, {}}, {"shape", integers(DType::kInt64, {1}, {1})}},
+                                {{result, {}}, {"shape", pack_integers(DType::kInt64, {1}, {1})}},
                                 {},
                                 {result + "_1d"}});
       result += "_1d";

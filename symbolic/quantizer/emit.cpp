@@ -1,6 +1,8 @@
 // Quantisers into the exporter's graph (quantizer/emit.h): the codes of constants, and the nodes
 // of quantizer/nodes.cpp for the rest; qdq_passes rewrite what depends on the neighbours.
 #include "symbolic/quantizer/emit.h"
+#include "symbolic/graph/element_types.h"
+#include "symbolic/quantizer/codes.h"
 
 #include <map>
 #include <utility>
@@ -148,12 +150,12 @@ Value emit_dequantize(GraphBuilder& graph, NodeArgs& args, const char* name, Qua
     const int64_t least = least_opset_for_codes(constant->dtype);
     if (constant->dtype != DType::kInt32 && (least == 0 || graph.opset() < least)) {
       std::vector<int64_t> values;
-      for (double code : numbers(*constant)) values.push_back(static_cast<int64_t>(code));
-      codes = graph.constant(integers(DType::kInt32, constant->dims, values), codes.name);
+      for (double code : read_numbers(*constant)) values.push_back(static_cast<int64_t>(code));
+      codes = graph.constant(pack_integers(DType::kInt32, constant->dims, values), codes.name);
     }
   }
   FragmentRequest request =
-      request_for(graph, QuantOp::kDequantize, codes, params, storage_range(DType::kInt32));
+      request_for(graph, QuantOp::kDequantize, codes, params, integer_range(DType::kInt32));
   request.dtype = dtype;
   return emit(graph, args, name, request, codes, base);
 }

@@ -1,6 +1,7 @@
 // The nodes of quantisers (quantizer/nodes.h): Clip, and the forms for scales that are known at run
 // time only. quantizer/params.cpp checks the parameters and chooses storage types.
 #include "symbolic/quantizer/nodes.h"
+#include "symbolic/graph/element_types.h"
 
 #include <algorithm>
 #include <map>
@@ -14,7 +15,7 @@ namespace {
 TensorData scalar_of(DType dtype, double value) {
   if (dtype == DType::kFloat64) return TensorData::scalar<double>(dtype, value);
   if (dtype == DType::kFloat32) return TensorData::scalar<float>(dtype, static_cast<float>(value));
-  return integers(dtype, {}, {static_cast<int64_t>(value)});
+  return pack_integers(dtype, {}, {static_cast<int64_t>(value)});
 }
 
 // Appends the nodes of one quantiser.
@@ -81,12 +82,12 @@ class FragmentBuilder {
       require_codes(range_);
       if (stored.shift != 0) {
         throw QuantRefusal{"dtype", std::string(dtype_name(request_.dtype)),
-                           "codes " + text(range_) + " fit no type of QuantizeLinear",
+                           "codes " + range_text(range_) + " fit no type of QuantizeLinear",
                            "use a range that int8, uint8, int16 or uint16 holds"};
       }
     }
-    if (!fits(range_, params_.storage)) {
-      throw QuantRefusal{"quant_max", text(range_),
+    if (!integer_range(params_.storage).holds(range_)) {
+      throw QuantRefusal{"quant_max", range_text(range_),
                          "outside the codes' type " + std::string(dtype_name(params_.storage)), ""};
     }
     finish(cast(quantize_and_clip(float_x()), params_.storage, request_.dtype, "codes"));
@@ -100,7 +101,7 @@ class FragmentBuilder {
       codes = cast(codes, params_.storage, DType::kInt32, "codes");
       params_.storage = DType::kInt32;
     }
-    const CodeRange full = storage_range(params_.storage);
+    const CodeRange full = integer_range(params_.storage);
     for (int64_t zero_point : params_.zero_point) {
       if (full.holds(zero_point)) continue;
       throw QuantRefusal{"zero_point", std::to_string(zero_point),
@@ -143,12 +144,12 @@ class FragmentBuilder {
   void require_codes(CodeRange source) const {
     const int64_t least = least_opset_for_codes(params_.storage);
     if (least == 0) {
-      throw QuantRefusal{"quant_max", text(source),
+      throw QuantRefusal{"quant_max", range_text(source),
                          "an activation of more than 16 bits has no QuantizeLinear type",
                          "leave it in float, or use 16 bits"};
     }
     if (request_.opset < least) {
-      throw QuantRefusal{"quant_max", text(source),
+      throw QuantRefusal{"quant_max", range_text(source),
                          "codes of more than 8 bits need opset " + std::to_string(least),
                          "export with --opset " + std::to_string(least) + ", or use 8 bits"};
     }
@@ -157,8 +158,8 @@ class FragmentBuilder {
   // A scale or zero point as ONNX wants it: 0-d where it is per tensor, whatever torch gave.
   FragmentValue with_rank(FragmentValue value, const TensorType& type, const char* label) {
     if (!params_.per_tensor() || (type.ranked && type.rank() == 0)) return value;
-    return add("Reshape", {std::move(value), constant(integers(DType::kInt64, {0}, {}), "shape")},
-               label);
+    return add("Reshape",
+               {std::move(value), constant(pack_integers(DType::kInt64, {0}, {}), "shape")}, label);
   }
 
   FragmentValue scale() {
@@ -178,7 +179,8 @@ class FragmentBuilder {
   // The zero point of the stored codes in their type.
   FragmentValue zero_point() {
     if (!request_.runtime) {
-      return constant(integers(params_.storage, params_.dims, params_.zero_point), "zero_point");
+      return constant(pack_integers(params_.storage, params_.dims, params_.zero_point),
+                      "zero_point");
     }
     if (!zero_point_.name.empty()) return zero_point_;
     const TensorType& type = request_.runtime->zero_point;
@@ -228,16 +230,17 @@ class FragmentBuilder {
 
   // Q and, where the range is narrower than its storage, a Clip.
   FragmentValue quantize_and_clip(FragmentValue x) {
-    const bool narrow = range_ != storage_range(params_.storage);
+    const bool narrow = range_ != integer_range(params_.storage);
     const bool on_codes =
         is_8bit(params_.storage) && request_.opset >= least_opset(QuantFeature::kIntegerClip);
     if (narrow && !on_codes) x = float_clip(std::move(x));
     FragmentValue codes = linear("QuantizeLinear", std::move(x), "codes");
     if (!narrow || !on_codes) return codes;
-    return add("Clip",
-               {std::move(codes), constant(integers(params_.storage, {}, {range_.min}), "clip_min"),
-                constant(integers(params_.storage, {}, {range_.max}), "clip_max")},
-               "clipped");
+    return add(
+        "Clip",
+        {std::move(codes), constant(pack_integers(params_.storage, {}, {range_.min}), "clip_min"),
+         constant(pack_integers(params_.storage, {}, {range_.max}), "clip_max")},
+        "clipped");
   }
 
   // Dimensions that broadcast one number per channel over x.
@@ -291,11 +294,11 @@ class FragmentBuilder {
   FragmentValue over_channels(FragmentValue value) {
     if (params_.per_tensor()) return value;
     const std::vector<int64_t> dims = channel_dims();
-    return add(
-        "Reshape",
-        {std::move(value),
-         constant(integers(DType::kInt64, {static_cast<int64_t>(dims.size())}, dims), "shape")},
-        "per_channel");
+    return add("Reshape",
+               {std::move(value),
+                constant(pack_integers(DType::kInt64, {static_cast<int64_t>(dims.size())}, dims),
+                         "shape")},
+               "per_channel");
   }
 
   FragmentValue clip_end(int64_t end, const FragmentValue& zero_point) {
@@ -313,7 +316,8 @@ class FragmentBuilder {
     FragmentValue divided = add("Div", {float_x(), over_channels(scale())}, "divided");
     FragmentValue rounded = add("Round", {divided}, "rounded");
     if (request_.opset < 11) {
-      throw QuantRefusal{"quant_max", text(range_), "codes of more than 16 bits need opset 11",
+      throw QuantRefusal{"quant_max", range_text(range_),
+                         "codes of more than 16 bits need opset 11",
                          "export with opset 11 or newer"};
     }
     FragmentValue steps = cast(rounded, DType::kFloat32, DType::kFloat64, "rounded_f64");

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "symbolic/qdq/match.h"
+#include "symbolic/quantizer/params.h"
 
 namespace qcdq {
 
@@ -29,14 +29,6 @@ struct FragmentNode {
 struct Fragment {
   std::vector<FragmentNode> nodes;
   std::vector<std::string> results;
-};
-
-/// What can't be represented: an argument of the torch op, its value, why, and what to do.
-struct QuantRefusal {
-  std::string argument;
-  std::string value;
-  std::string reason;
-  std::string hint;
 };
 
 enum class QuantOp { kQuantize, kDequantize, kFakeQuantize };
@@ -82,34 +74,5 @@ struct DynamicRequest {
   int64_t qparams_rank = 0;  // without `dequantize`: of scale and zero point, 0 or 1
 };
 Fragment dynamic_fragment(const DynamicRequest& request);
-
-/// Checked constant parameters, in the source's own codes. `axis` is nothing per tensor. Throws
-/// QuantRefusal where a scale isn't a finite float32 > 0, a zero point isn't an integer in `range`,
-/// or their numbers of elements don't agree.
-QuantParams constant_params(const std::vector<double>& scale, std::vector<int64_t> scale_dims,
-                            std::vector<double> zero_point, CodeRange range,
-                            std::optional<int64_t> axis, int64_t block_size);
-/// quant_min < quant_max, both within 32 bits; else QuantRefusal.
-CodeRange checked_range(int64_t quant_min, int64_t quant_max);
-/// Refuses parameters that the opset can't express (per channel, blocked), makes a negative axis
-/// positive and compares the number of scales with x.
-void fit_params(QuantParams& params, const TensorType& x, int64_t opset);
-
-/// "[-8, 7]", for messages.
-std::string text(CodeRange range);
-/// Whether `storage` holds every code of the range.
-bool fits(CodeRange range, DType storage);
-
-/// How codes of a range are stored: code + shift in `storage`.
-struct CodeStorage {
-  DType storage = DType::kUInt8;
-  int64_t shift = 0;
-};
-/// Storage of an activation: unsigned with the range moved to 0 unless `keep_sign`; kUndefined
-/// where the range has more than 16 bits. Example: `activation_storage({-8, 7}, false)` is uint8
-/// shifted by 8.
-CodeStorage activation_storage(CodeRange range, bool keep_sign);
-/// Smallest storage of constant codes as they are: 8 bits, then 16 bits (opset 21), else int32.
-DType constant_storage(CodeRange range, int64_t opset);
 
 }  // namespace qcdq

@@ -1,20 +1,17 @@
-// Parameters of quantisers (quantizer/nodes.h): what is refused, and which type the codes are
-// stored in. quantizer/nodes.cpp makes the nodes.
+// See params.h.
+#include "symbolic/quantizer/params.h"
+
 #include <cmath>
 #include <utility>
 
-#include "symbolic/quantizer/nodes.h"
 #include "symbolic/quantizer/opset_rules.h"
 
 namespace qcdq {
 
-std::string text(CodeRange range) {
-  return "[" + std::to_string(range.min) + ", " + std::to_string(range.max) + "]";
-}
+bool is_8bit(DType dtype) { return dtype == DType::kInt8 || dtype == DType::kUInt8; }
 
-bool fits(CodeRange range, DType storage) {
-  const CodeRange full = storage_range(storage);
-  return range.min >= full.min && range.max <= full.max;
+std::string range_text(CodeRange range) {
+  return "[" + std::to_string(range.min) + ", " + std::to_string(range.max) + "]";
 }
 
 CodeRange checked_range(int64_t quant_min, int64_t quant_max) {
@@ -22,7 +19,7 @@ CodeRange checked_range(int64_t quant_min, int64_t quant_max) {
     throw QuantRefusal{"quant_min", std::to_string(quant_min),
                        "expected less than quant_max = " + std::to_string(quant_max), ""};
   }
-  const CodeRange full = storage_range(DType::kInt32);
+  const CodeRange full = integer_range(DType::kInt32);
   if (quant_min < full.min || quant_max > full.max) {
     throw QuantRefusal{"quant_max", std::to_string(quant_max), "codes have at most 32 bits", ""};
   }
@@ -63,7 +60,7 @@ QuantParams constant_params(const std::vector<double>& scale, std::vector<int64_
         value >= static_cast<double>(range.min) && value <= static_cast<double>(range.max);
     if (value != std::floor(value) || !inside) {
       throw QuantRefusal{"zero_point", std::to_string(value),
-                         "expected an integer in " + text(range), ""};
+                         "expected an integer in " + range_text(range), ""};
     }
     params.zero_point.push_back(static_cast<int64_t>(value));
   }
@@ -107,22 +104,23 @@ void fit_params(QuantParams& params, const TensorType& x, int64_t opset) {
 CodeStorage activation_storage(CodeRange range, bool keep_sign) {
   if (keep_sign) {
     for (DType storage : {DType::kUInt8, DType::kInt8}) {
-      if (fits(range, storage) && (storage == DType::kInt8) == (range.min < 0)) return {storage, 0};
+      if (integer_range(storage).holds(range) && (storage == DType::kInt8) == (range.min < 0))
+        return {storage, 0};
     }
   }
   const CodeRange moved{0, range.max - range.min};
-  if (fits(moved, DType::kUInt8)) return {DType::kUInt8, -range.min};
-  if (keep_sign && fits(range, DType::kInt16)) return {DType::kInt16, 0};
-  if (fits(moved, DType::kUInt16)) return {DType::kUInt16, -range.min};
+  if (integer_range(DType::kUInt8).holds(moved)) return {DType::kUInt8, -range.min};
+  if (keep_sign && integer_range(DType::kInt16).holds(range)) return {DType::kInt16, 0};
+  if (integer_range(DType::kUInt16).holds(moved)) return {DType::kUInt16, -range.min};
   return {DType::kUndefined, 0};
 }
 
 DType constant_storage(CodeRange range, int64_t opset) {
-  if (fits(range, DType::kInt8)) return DType::kInt8;
-  if (fits(range, DType::kUInt8)) return DType::kUInt8;
+  if (integer_range(DType::kInt8).holds(range)) return DType::kInt8;
+  if (integer_range(DType::kUInt8).holds(range)) return DType::kUInt8;
   if (opset >= least_opset(QuantFeature::kInt16)) {
-    if (fits(range, DType::kInt16)) return DType::kInt16;
-    if (fits(range, DType::kUInt16)) return DType::kUInt16;
+    if (integer_range(DType::kInt16).holds(range)) return DType::kInt16;
+    if (integer_range(DType::kUInt16).holds(range)) return DType::kUInt16;
   }
   return DType::kInt32;
 }

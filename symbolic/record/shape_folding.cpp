@@ -10,8 +10,8 @@
 #include <string_view>
 #include <unordered_set>
 
-#include "symbolic/convert/node_args.h"
 #include "symbolic/program/run_node.h"
+#include "symbolic/program/tensors.h"
 
 namespace qcdq {
 

@@ -11,10 +11,11 @@
 #include <stdexcept>
 #include <utility>
 
-#include "symbolic/program/program.h"
 #include "symbolic/program/run_node.h"
+#include "symbolic/program/values.h"
 #include "symbolic/source/module_graph.h"
 #include "symbolic/source/quantized_decomposed.h"
+#include "symbolic/source/source.h"
 
 namespace qcdq {
 namespace {
@@ -93,32 +94,12 @@ std::string describe_load_error(const std::exception& error) {
          " is not registered: load the library that defines it first (qcdq export --plugin LIB.so)";
 }
 
-/// Eval mode for as long as it lives; each submodule then gets its own mode back.
-class EvalMode {
- public:
-  explicit EvalMode(const torch::jit::Module& module) {
-    for (torch::jit::Module one : module.modules()) {
-      if (!one.hasattr("training")) continue;
-      modes_.emplace_back(one, one.is_training());
-      one.setattr("training", false);
-    }
-  }
-  EvalMode(const EvalMode&) = delete;
-  EvalMode& operator=(const EvalMode&) = delete;
-  ~EvalMode() {
-    for (auto& [module, training] : modes_) module.setattr("training", training);
-  }
-
- private:
-  std::vector<std::pair<torch::jit::Module, bool>> modes_;
-};
-
 std::string signature(const c10::FunctionSchema& schema) {
   std::string names;
   for (size_t i = 1; i < schema.arguments().size(); ++i) {
     const c10::Argument& argument = schema.arguments()[i];
     names += (names.empty() ? "" : ", ") + plain_name(argument.name());
-    if (argument.default_value()) names += "=" + text_of(*argument.default_value());
+    if (argument.default_value()) names += "=" + value_text(*argument.default_value());
   }
   return schema.name() + "(" + names + ")";
 }
@@ -228,10 +209,10 @@ Program program_from_torchscript(const torch::jit::Module& module,
       bind_input(*program.graph, place, values[i]);
       if (i < inputs.size()) {
         program.notes.push_back("input '" + name + "' is no tensor: fixed to " +
-                                text_of(values[i]));
+                                value_text(values[i]));
       } else if (!values[i].isNone()) {
         program.notes.push_back("input '" + name + "' is left out: fixed to its default, " +
-                                text_of(values[i]));
+                                value_text(values[i]));
       }
     } else if (values[i].isTensor()) {
       // An Optional that was given: what the model asks of None is decided.
@@ -266,7 +247,6 @@ Program program_from_torchscript(const torch::jit::Module& module,
       if (is_input[i]) arguments[i] = with_tensors(values[i], tensors, given);
     }
     const EvalMode eval(module);
-    const at::NoGradGuard no_grad;
     // The profiling executor's first runs cost far more than the plain interpreter's.
     const torch::jit::GraphOptimizerEnabledGuard plain(false);
     return flatten_result(module.get_method(name)(arguments));

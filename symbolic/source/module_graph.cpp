@@ -7,15 +7,14 @@
 #include <torch/csrc/jit/passes/inliner.h>
 
 #include <algorithm>
-#include <cctype>
 #include <functional>
 #include <map>
 #include <set>
-#include <sstream>
 #include <stdexcept>
 
 #include "symbolic/lower/passes.h"
 #include "symbolic/program/run_node.h"
+#include "symbolic/program/values.h"
 
 namespace qcdq {
 
@@ -172,11 +171,6 @@ void refuse_calls(Block* block) {
   }
 }
 
-at::Tensor resize_by_repeating(const at::Tensor& tensor, int64_t axis, int64_t size) {
-  const at::Tensor index = at::arange(size, at::kLong).remainder(tensor.size(axis));
-  return tensor.index_select(axis, index);
-}
-
 std::string known_names(const std::vector<ProgramInput>& inputs) {
   std::string names;
   for (const ProgramInput& input : inputs) names += (names.empty() ? "" : ", ") + input.name;
@@ -229,26 +223,6 @@ std::unordered_map<const void*, std::string> parameter_paths(const torch::jit::M
     }
   }
   return paths;
-}
-
-std::vector<at::Tensor> flatten_result(const c10::IValue& result) {
-  std::vector<at::Tensor> tensors;
-  const std::function<void(const c10::IValue&)> add = [&](const c10::IValue& value) {
-    if (value.isTensor()) {
-      tensors.push_back(value.toTensor());
-    } else if (value.isTuple()) {
-      for (const c10::IValue& element : value.toTupleRef().elements()) add(element);
-    } else if (value.isList()) {
-      for (const c10::IValue& element : value.toListRef()) add(element);
-    } else if (value.isGenericDict()) {
-      for (const auto& entry : value.toGenericDict()) add(entry.value());
-    } else if (!value.isNone()) {
-      throw std::runtime_error("an output of the model is a " + value.type()->repr_str() +
-                               ", expected a Tensor, or a tuple, list or dict of them");
-    }
-  };
-  add(result);
-  return tensors;
 }
 
 void apply_dynamic_axes(std::vector<ProgramInput>& inputs,
@@ -321,7 +295,7 @@ size_t expand_input(Program& program, size_t index, const c10::IValue& value,
     if (!part.isTensorList()) {
       if (!part.isNone()) {
         program.notes.push_back("a part of input '" + name + "' is no tensor: fixed to " +
-                                text_of(part));
+                                value_text(part));
       }
       return graph.insertConstant(part);
     }
@@ -334,43 +308,11 @@ size_t expand_input(Program& program, size_t index, const c10::IValue& value,
   return count;
 }
 
-c10::IValue with_tensors(const c10::IValue& like, const std::vector<c10::IValue>& tensors,
-                         size_t& next) {
-  if (like.isTensor()) return tensors.at(next++);
-  if (like.isTuple()) {
-    std::vector<c10::IValue> elements;
-    for (const c10::IValue& element : like.toTupleRef().elements()) {
-      elements.push_back(with_tensors(element, tensors, next));
-    }
-    return c10::ivalue::Tuple::create(std::move(elements));
-  }
-  if (!like.isTensorList()) return like;
-  c10::List<at::Tensor> list;
-  for (size_t i = 0; i < like.toTensorList().size(); ++i) {
-    list.push_back(tensors.at(next++).toTensor());
-  }
-  return list;
-}
-
 void bind_input(Graph& graph, size_t index, const c10::IValue& value) {
   WithInsertPoint guard(*graph.nodes().begin());
   JitValue* input = graph.inputs()[index];
   if (input->hasUses()) input->replaceAllUsesWith(graph.insertConstant(value));
   graph.eraseInput(index);
-}
-
-std::string text_of(const c10::IValue& value) {
-  std::ostringstream text;
-  text << value;
-  return text.str();
-}
-
-std::string plain_name(const std::string& name) {
-  const size_t dot = name.rfind('.');
-  if (dot == std::string::npos || dot == 0 || dot + 1 == name.size()) return name;
-  const bool digits = std::all_of(name.begin() + static_cast<std::ptrdiff_t>(dot) + 1, name.end(),
-                                  [](unsigned char c) { return std::isdigit(c) != 0; });
-  return digits ? name.substr(0, dot) : name;
 }
 
 }  // namespace qcdq

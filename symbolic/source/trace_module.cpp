@@ -7,9 +7,10 @@
 #include <stdexcept>
 #include <utility>
 
-#include "symbolic/program/program.h"
 #include "symbolic/program/run_node.h"
+#include "symbolic/program/values.h"
 #include "symbolic/source/module_graph.h"
+#include "symbolic/source/source.h"
 
 namespace qcdq {
 namespace {
@@ -31,29 +32,6 @@ torch::jit::Module mirror(const torch::nn::Module& module,
   }
   return mirrored;
 }
-
-/// Eval mode for as long as it lives; each submodule then gets its own mode back.
-class EvalMode {
- public:
-  explicit EvalMode(torch::nn::Module& module) {
-    add(module);
-    for (const auto& one : module.modules(/*include_self=*/false)) add(*one);
-    module.eval();
-  }
-  EvalMode(const EvalMode&) = delete;
-  EvalMode& operator=(const EvalMode&) = delete;
-  ~EvalMode() {
-    // train() goes down to the children, so parents come before them.
-    for (const auto& [module, training] : modes_) {
-      if (module->is_training() != training) module->train(training);
-    }
-  }
-
- private:
-  void add(torch::nn::Module& module) { modes_.emplace_back(&module, module.is_training()); }
-
-  std::vector<std::pair<torch::nn::Module*, bool>> modes_;
-};
 
 std::vector<std::string> input_names(const std::vector<c10::IValue>& inputs,
                                      const std::vector<std::string>& given) {
@@ -99,7 +77,7 @@ Program program_from_module(const std::shared_ptr<torch::nn::Module>& module,
                                ": pass each tensor as an argument of its own");
     } else {
       program.notes.push_back("input " + std::to_string(i) + " is no tensor: fixed to " +
-                              text_of(inputs[i]));
+                              value_text(inputs[i]));
     }
   }
   apply_dynamic_axes(program.inputs, options.dynamic_axes);
@@ -114,7 +92,6 @@ Program program_from_module(const std::shared_ptr<torch::nn::Module>& module,
   };
   program.reference = [module, call](const std::vector<c10::IValue>& given) {
     const EvalMode eval(*module);
-    const at::NoGradGuard no_grad;
     return flatten_result(call(given));
   };
 
@@ -123,7 +100,6 @@ Program program_from_module(const std::shared_ptr<torch::nn::Module>& module,
   program.parameter_paths = parameter_paths(self);
   {
     const EvalMode eval(*module);
-    const at::NoGradGuard no_grad;
     const auto traced = torch::jit::tracer::trace(
         tensors,
         [&](torch::jit::Stack given) {

@@ -1,7 +1,8 @@
 // Symbolic functions of activations, softmax and dropout: ONNX's own op where the opset has it,
-// else the composition that gives the same numbers.
+// else the composition that gives the same numbers. Arithmetic: symbolics/arithmetic.cpp.
 #include "symbolic/symbolics/onnx_forms.h"
 #include "symbolic/symbolics/registry.h"
+#include "symbolic/symbolics/torch_rules.h"
 
 namespace qcdq {
 
@@ -115,6 +116,10 @@ Values dropout(GraphBuilder& /*graph*/, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
+    {"aten::relu", 10, unary<"Relu">, "Relu"},
+    {"aten::sigmoid", 10, unary<"Sigmoid">, "Sigmoid"},
+    {"aten::tanh", 10, unary<"Tanh">, "Tanh"},
+    {"aten::selu", 10, unary<"Selu">, "Selu"},
     {"aten::relu6", 10, relu6, "Clip"},
     {"aten::hardtanh", 10, hardtanh, "Clip"},
     {"aten::leaky_relu", 10, leaky_relu, "LeakyRelu"},
@@ -136,6 +141,6 @@ constexpr Symbolic kRows[] = {
 
 }  // namespace
 
-std::span<const Symbolic> activation_symbolics() { return kRows; }
+std::span<const Symbolic> activations_symbolics() { return kRows; }
 
 }  // namespace qcdq

@@ -1,8 +1,9 @@
-// Symbolic functions of elementwise ops: arithmetic, activations, comparisons, casts, and what
-// passes its input through. Element types follow torch: inputs are cast to the type that torch's
-// output was recorded with.
+// Symbolic functions of elementwise arithmetic, of where and masked_fill, of casts, and of what
+// passes its input through. As in torch, inputs are cast to the type that torch's output was
+// recorded with. Comparisons: symbolics/comparisons.cpp; activations: symbolics/activations.cpp.
 #include "symbolic/symbolics/onnx_forms.h"
 #include "symbolic/symbolics/registry.h"
+#include "symbolic/symbolics/torch_rules.h"
 
 namespace qcdq {
 
@@ -13,13 +14,6 @@ Value operand(GraphBuilder& graph, NodeArgs& args, std::string_view name, DType 
               bool scalar) {
   if (scalar) return graph.scalar(dtype, args.number(name));
   return graph.cast(args.tensor(name), dtype);
-}
-
-bool ends_with_scalar(const NodeArgs& args) { return args.op().ends_with(".Scalar"); }
-
-template <OpName kOp>
-Values unary(GraphBuilder& graph, NodeArgs& args) {
-  return {graph.op(kOp.text, {as_output(graph, args, args.tensor("self"))})};
 }
 
 template <OpName kOp>
@@ -179,47 +173,6 @@ Values masked_fill(GraphBuilder& graph, NodeArgs& args) {
       graph.op("Where", {mask, operand(graph, args, "value", dtype, ends_with_scalar(args)), x})};
 }
 
-// Both sides of a comparison in the type in which torch compares them.
-std::pair<Value, Value> compared(GraphBuilder& graph, NodeArgs& args) {
-  const Value x = args.tensor("self");
-  if (ends_with_scalar(args)) {
-    const DType dtype = result_type(graph.type(x).dtype, args.number_is_integer("other"));
-    return {graph.cast(x, dtype), graph.scalar(dtype, args.number("other"))};
-  }
-  const Value y = args.tensor("other");
-  const DType dtype = result_type(graph, x, y);
-  return {graph.cast(x, dtype), graph.cast(y, dtype)};
-}
-
-template <OpName kOp>
-Values comparison(GraphBuilder& graph, NodeArgs& args) {
-  const auto [x, y] = compared(graph, args);
-  return {graph.op(kOp.text, {x, y})};
-}
-
-Values not_equal(GraphBuilder& graph, NodeArgs& args) {
-  const auto [x, y] = compared(graph, args);
-  return {graph.op("Not", {graph.op("Equal", {x, y})})};
-}
-
-// LessOrEqual and GreaterOrEqual exist from opset 12; Not(Greater) would be true for NaN.
-template <OpName kStrict>
-Values or_equal(GraphBuilder& graph, NodeArgs& args) {
-  const auto [x, y] = compared(graph, args);
-  if (graph.opset() >= 12) return {graph.op(std::string(kStrict.text) + "OrEqual", {x, y})};
-  return {graph.op("Or", {graph.op(kStrict.text, {x, y}), graph.op("Equal", {x, y})})};
-}
-
-template <OpName kOp>
-Values logical(GraphBuilder& graph, NodeArgs& args) {
-  const Value x = graph.cast(args.tensor("self"), DType::kBool);
-  return {graph.op(kOp.text, {x, graph.cast(args.tensor("other"), DType::kBool)})};
-}
-
-Values logical_not(GraphBuilder& graph, NodeArgs& args) {
-  return {graph.op("Not", {graph.cast(args.tensor("self"), DType::kBool)})};
-}
-
 // aten::to in all its overloads, type_as: the recorded element type is what they ask for.
 Values to(GraphBuilder& graph, NodeArgs& args) {
   for (const char* name : {"dtype", "layout", "device", "pin_memory", "non_blocking", "copy",
@@ -240,9 +193,6 @@ Values pass_through(GraphBuilder& /*graph*/, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
-    {"aten::relu", 10, unary<"Relu">, "Relu"},
-    {"aten::sigmoid", 10, unary<"Sigmoid">, "Sigmoid"},
-    {"aten::tanh", 10, unary<"Tanh">, "Tanh"},
     {"aten::abs", 10, unary<"Abs">, "Abs"},
     {"aten::neg", 10, unary<"Neg">, "Neg"},
     {"aten::exp", 10, unary<"Exp">, "Exp"},
@@ -255,7 +205,6 @@ constexpr Symbolic kRows[] = {
     {"aten::ceil", 10, unary<"Ceil">, "Ceil"},
     {"aten::sign", 10, unary<"Sign">, "Sign"},
     {"aten::reciprocal", 10, unary<"Reciprocal">, "Reciprocal"},
-    {"aten::selu", 10, unary<"Selu">, "Selu"},
     {"aten::round", 11, unary<"Round">, "Round"},
     {"aten::rsqrt", 10, rsqrt, "Sqrt, Reciprocal"},
     {"aten::add", 10, add_or_sub<"Add">, "Add, Mul"},
@@ -275,16 +224,6 @@ constexpr Symbolic kRows[] = {
     {"aten::clamp_max", 10, clamp, "Clip, Max, Min"},
     {"aten::where", 10, where, "Where, NonZero"},
     {"aten::masked_fill", 10, masked_fill, "Where"},
-    {"aten::eq", 10, comparison<"Equal">, "Equal"},
-    {"aten::ne", 10, not_equal, "Equal, Not"},
-    {"aten::lt", 10, comparison<"Less">, "Less"},
-    {"aten::gt", 10, comparison<"Greater">, "Greater"},
-    {"aten::le", 10, or_equal<"Less">, "LessOrEqual; below 12: Less, Equal, Or"},
-    {"aten::ge", 10, or_equal<"Greater">, "GreaterOrEqual; below 12: Greater, Equal, Or"},
-    {"aten::logical_and", 10, logical<"And">, "And"},
-    {"aten::logical_or", 10, logical<"Or">, "Or"},
-    {"aten::logical_xor", 10, logical<"Xor">, "Xor"},
-    {"aten::logical_not", 10, logical_not, "Not"},
     {"aten::to", 10, to, "Cast"},
     {"aten::type_as", 10, to, "Cast"},
     {"aten::contiguous", 10, pass_through, "(no node)"},
@@ -297,6 +236,6 @@ constexpr Symbolic kRows[] = {
 
 }  // namespace
 
-std::span<const Symbolic> elementwise_symbolics() { return kRows; }
+std::span<const Symbolic> arithmetic_symbolics() { return kRows; }
 
 }  // namespace qcdq

@@ -1,11 +1,12 @@
-// Symbolic functions of attention: scaled_dot_product_attention, the fused encoder ops that a trace
-// without gradients holds, and einsum. All are composed of MatMul and Softmax, which every runtime
-// has.
+// Symbolic functions of attention: scaled_dot_product_attention and the fused encoder ops that a
+// trace without gradients holds. All are composed of MatMul and Softmax, which every runtime has.
+// Plain matrix products: symbolics/linear.cpp.
 #include <cmath>
 #include <limits>
 
 #include "symbolic/symbolics/onnx_forms.h"
 #include "symbolic/symbolics/registry.h"
+#include "symbolic/symbolics/torch_rules.h"
 
 namespace qcdq {
 
@@ -204,26 +205,6 @@ Values encoder_layer(GraphBuilder& graph, NodeArgs& args) {
   return {norm(graph.op("Add", {y, feed_forward(y)}), "norm_weight_2", "norm_bias_2")};
 }
 
-Values einsum(GraphBuilder& graph, NodeArgs& args) {
-  std::string equation = args.string("equation");
-  std::erase(equation, ' ');
-  args.ignore("path", "the order of the products doesn't change the result");
-  return {graph.op("Einsum", args.tensors("tensors"), {{"equation", equation}})};
-}
-
-// beta * self + alpha * batch1 @ batch2
-Values baddbmm(GraphBuilder& graph, NodeArgs& args) {
-  const DType dtype = args.output_type().dtype;
-  Value product = graph.op("MatMul", {args.tensor("batch1"), args.tensor("batch2")});
-  if (const double alpha = args.number("alpha"); alpha != 1)
-    product = graph.op("Mul", {product, graph.scalar(dtype, alpha)});
-  const double beta = args.number("beta");
-  Value added = args.tensor("self");
-  if (beta == 0) return {product};  // self is not read: NaN in it does not spread
-  if (beta != 1) added = graph.op("Mul", {added, graph.scalar(dtype, beta)});
-  return {graph.op("Add", {added, product})};
-}
-
 constexpr Symbolic kRows[] = {
     {"aten::scaled_dot_product_attention", 11, scaled_dot_product_attention,
      "MatMul, Softmax, Where, ..."},
@@ -231,8 +212,6 @@ constexpr Symbolic kRows[] = {
      "MatMul, Softmax, Split, ..."},
     {"aten::_transformer_encoder_layer_fwd", 11, encoder_layer,
      "MatMul, Softmax, LayerNormalization, ..."},
-    {"aten::einsum", 12, einsum, "Einsum"},
-    {"aten::baddbmm", 10, baddbmm, "MatMul, Mul, Add"},
 };
 
 }  // namespace

@@ -100,6 +100,6 @@ constexpr Symbolic kRows[] = {
 
 }  // namespace
 
-std::span<const Symbolic> create_symbolics() { return kRows; }
+std::span<const Symbolic> creation_symbolics() { return kRows; }
 
 }  // namespace qcdq

@@ -1,9 +1,11 @@
-// Symbolic functions of ops that pick elements by index: index (and its writes, index_put), gather,
-// topk, sort, roll, flip. Other writes: symbolics/scatter.cpp.
+// Symbolic functions of ops that pick elements by index: select, index_select, index (and its
+// writes, index_put), gather, topk, sort, roll, flip, nonzero, repeat. Slices are in
+// symbolics/shapes.cpp, other writes in symbolics/scatter.cpp.
 #include <numeric>
 
 #include "symbolic/symbolics/onnx_forms.h"
 #include "symbolic/symbolics/registry.h"
+#include "symbolic/symbolics/torch_rules.h"
 
 namespace qcdq {
 
@@ -173,6 +175,26 @@ Values index_put(GraphBuilder& graph, NodeArgs& args) {
   return {graph.op("ScatterND", {x, at, updates}, attributes)};
 }
 
+Values select(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
+  const int64_t dim = normalized(args.integer("dim"), static_cast<int64_t>(dims.size()));
+  Value index = args.integer_value("index");
+  // Gather takes negative indices from opset 11 on.
+  if (const TensorData* data = graph.constant_data(index); data != nullptr && dims[dim] >= 0) {
+    const int64_t position = *static_cast<const int64_t*>(data->data.get());
+    if (position < 0)
+      index = graph.constant(TensorData::scalar<int64_t>(DType::kInt64, position + dims[dim]));
+  }
+  return {graph.op("Gather", {x, index}, {{"axis", dim}})};
+}
+
+Values index_select(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
+  return {graph.op("Gather", {x, args.tensor("index")}, {{"axis", dim}})};
+}
+
 Values gather(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   args.ignore("sparse_grad", "only changes gradients");
@@ -270,6 +292,8 @@ Values repeat(GraphBuilder& graph, NodeArgs& args) {
 constexpr Symbolic kRows[] = {
     {"aten::index.Tensor", 11, index, "Gather, GatherND, NonZero, ..."},
     {"aten::index_put", 11, index_put, "ScatterND, Where, ..."},
+    {"aten::select.int", 10, select, "Gather"},
+    {"aten::index_select", 10, index_select, "Gather"},
     {"aten::gather", 11, gather, "GatherElements"},
     {"aten::topk", 11, topk, "TopK"},
     {"aten::sort", 11, sorted, "TopK"},

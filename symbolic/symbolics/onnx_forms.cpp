@@ -1,4 +1,5 @@
-// The functions of symbolics/onnx_forms.h.
+// The functions of symbolics/onnx_forms.h. Each builds the form that the target opset has, and
+// notes the dimensions of its result where ONNX's schema does not tell them.
 #include "symbolic/symbolics/onnx_forms.h"
 
 #include <cmath>
@@ -6,87 +7,9 @@
 #include <numeric>
 
 #include "symbolic/graph/graph_builder.h"
+#include "symbolic/symbolics/torch_rules.h"
 
 namespace qcdq {
-
-namespace {
-
-int category(DType dtype) {
-  if (dtype == DType::kBool) return 0;
-  return is_floating(dtype) ? 2 : 1;
-}
-
-bool is_signed_integer(DType dtype) {
-  return dtype == DType::kInt8 || dtype == DType::kInt16 || dtype == DType::kInt32 ||
-         dtype == DType::kInt64;
-}
-
-}  // namespace
-
-void set_dims(GraphBuilder& graph, const Value& value, std::vector<int64_t> dims) {
-  TensorType& type = graph.state().graph.types[value.name];
-  type.ranked = true;
-  type.symbols.clear();
-  type.dims = std::move(dims);
-}
-
-int64_t rank_of(const GraphBuilder& graph, const NodeArgs& args, std::string_view name,
-                const Value& x) {
-  return static_cast<int64_t>(dims_of(graph, args, name, x).size());
-}
-
-std::vector<int64_t> dims_of(const GraphBuilder& graph, const NodeArgs& args, std::string_view name,
-                             const Value& x) {
-  TensorType type = graph.type(x);
-  if (!type.ranked) args.unsupported(name, "%" + x.name, "is a tensor whose rank is not known");
-  return std::move(type.dims);
-}
-
-int64_t normalized(int64_t dim, int64_t rank) {
-  return dim < 0 ? dim + std::max<int64_t>(rank, 1) : dim;
-}
-
-DType promote(DType a, DType b) {
-  if (a == b) return a;
-  if (category(a) != category(b)) return category(a) > category(b) ? a : b;
-  const DType larger = dtype_size(a) >= dtype_size(b) ? a : b;
-  if (category(a) == 2)
-    return dtype_size(a) == dtype_size(b) ? DType::kFloat32 : larger;  // f16 and bf16
-  if (is_signed_integer(a) == is_signed_integer(b)) return larger;
-  const DType without_sign = is_signed_integer(a) ? b : a;
-  const DType with_sign = is_signed_integer(a) ? a : b;
-  if (dtype_size(with_sign) > dtype_size(without_sign)) return with_sign;
-  switch (dtype_size(without_sign)) {
-    case 1:
-      return DType::kInt16;
-    case 2:
-      return DType::kInt32;
-    default:
-      return DType::kInt64;
-  }
-}
-
-DType result_type(const GraphBuilder& graph, const Value& a, const Value& b) {
-  const TensorType x = graph.type(a);
-  const TensorType y = graph.type(b);
-  const bool x_zero = x.ranked && x.dims.empty();
-  const bool y_zero = y.ranked && y.dims.empty();
-  if (x_zero != y_zero) {
-    const DType dimensioned = x_zero ? y.dtype : x.dtype;
-    const DType zero = x_zero ? x.dtype : y.dtype;
-    return category(zero) > category(dimensioned) ? zero : dimensioned;
-  }
-  return promote(x.dtype, y.dtype);
-}
-
-DType result_type(DType tensor, bool scalar_is_integer) {
-  if (scalar_is_integer) return tensor == DType::kBool ? DType::kInt64 : tensor;
-  return is_floating(tensor) ? tensor : DType::kFloat32;
-}
-
-Value as_output(GraphBuilder& graph, const NodeArgs& args, const Value& x) {
-  return graph.cast(x, args.output_type().dtype);
-}
 
 Value unsqueeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes) {
   const TensorType type = graph.type(x);
@@ -278,17 +201,6 @@ Value filled(GraphBuilder& graph, DType dtype, int64_t count, double value) {
   const auto bits = *static_cast<const uint16_t*>(data.data.get());
   return graph.constant(
       TensorData::from<uint16_t>(dtype, {count}, std::vector<uint16_t>(count, bits)));
-}
-
-std::string list_text(const std::vector<int64_t>& values) {
-  std::string line = "[";
-  for (int64_t value : values) line += (line.size() > 1 ? ", " : "") + std::to_string(value);
-  return line + "]";
-}
-
-std::vector<int64_t> spread(std::vector<int64_t> values, int64_t spatial) {
-  if (values.size() == 1) values.resize(spatial, values[0]);
-  return values;
 }
 
 std::vector<int64_t> begins_and_ends(const std::vector<int64_t>& begins,

@@ -1,5 +1,6 @@
-// ONNX ops whose form changed between opsets (attributes that became inputs), and the questions
-// about ranks and element types that every symbolic function asks. Used by symbolics/*.cpp.
+// ONNX ops whose form changed between opsets (attributes that became inputs) and short compositions
+// of them: symbolics/*.cpp ask for what they mean, and these give the nodes of the target opset.
+// What torch's side needs, promotion and dimensions, is in symbolics/torch_rules.h.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "qcdq/symbolic.h"
+#include "symbolic/symbolics/torch_rules.h"
 
 namespace qcdq {
 
@@ -25,28 +27,11 @@ struct OpName {
   }  // NOLINT: implicit on purpose
 };
 
-/// The rank of `x`, which is argument `name`; refuses where it is not known.
-int64_t rank_of(const GraphBuilder& graph, const NodeArgs& args, std::string_view name,
-                const Value& x);
-/// The dimensions of `x` (-1: dynamic); refuses where its rank is not known.
-std::vector<int64_t> dims_of(const GraphBuilder& graph, const NodeArgs& args, std::string_view name,
-                             const Value& x);
-/// dim in [0, rank); a 0-d tensor counts as rank 1, as in torch.
-int64_t normalized(int64_t dim, int64_t rank);
-
-/// Notes the dimensions of a value between ops, where ONNX's schema alone does not tell them.
-void set_dims(GraphBuilder& graph, const Value& value, std::vector<int64_t> dims);
-
-/// torch's promotion of two element types of equal standing.
-DType promote(DType a, DType b);
-/// torch's result_type of two tensors: a 0-d tensor only counts where its category (bool < integer
-/// < floating) is higher.
-DType result_type(const GraphBuilder& graph, const Value& a, const Value& b);
-/// torch's result_type of a tensor and a Scalar.
-DType result_type(DType tensor, bool scalar_is_integer);
-
-/// `x` in the element type that torch's output was recorded with.
-Value as_output(GraphBuilder& graph, const NodeArgs& args, const Value& x);
+/// The symbolic function of a torch op that is ONNX op `kOp` of argument `self`.
+template <OpName kOp>
+Values unary(GraphBuilder& graph, NodeArgs& args) {
+  return {graph.op(kOp.text, {as_output(graph, args, args.tensor("self"))})};
+}
 
 Value unsqueeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes);
 Value squeeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes);
@@ -82,10 +67,6 @@ Value gelu(GraphBuilder& graph, const Value& x, const std::string& approximate);
 /// A 1-d constant of `count` equal numbers.
 Value filled(GraphBuilder& graph, DType dtype, int64_t count, double value);
 
-/// "[1, 2]", for messages.
-std::string list_text(const std::vector<int64_t>& values);
-/// One number stands for all spatial dimensions, as torch's layers have it.
-std::vector<int64_t> spread(std::vector<int64_t> values, int64_t spatial);
 /// ONNX's order of pads.
 std::vector<int64_t> begins_and_ends(const std::vector<int64_t>& begins,
                                      const std::vector<int64_t>& ends);

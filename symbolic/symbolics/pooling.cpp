@@ -1,8 +1,10 @@
-// Symbolic functions of pooling layers.
+// Symbolic functions of pooling: max, average and adaptive average over one to three dimensions.
+// Inputs without a batch dimension get one, as in symbolics/convolutions.cpp.
 #include <numeric>
 
 #include "symbolic/symbolics/onnx_forms.h"
 #include "symbolic/symbolics/registry.h"
+#include "symbolic/symbolics/torch_rules.h"
 
 namespace qcdq {
 
@@ -175,6 +177,6 @@ constexpr Symbolic kRows[] = {
 
 }  // namespace
 
-std::span<const Symbolic> pool_symbolics() { return kRows; }
+std::span<const Symbolic> pooling_symbolics() { return kRows; }
 
 }  // namespace qcdq

@@ -4,6 +4,7 @@
 // (quantizer/emit.h).
 #include <algorithm>
 
+#include "symbolic/graph/element_types.h"
 #include "symbolic/quantizer/emit.h"
 #include "symbolic/symbolics/registry.h"
 
@@ -22,7 +23,7 @@ std::vector<double> known_numbers(NodeArgs& args, const char* name) {
     args.unsupported(name, "", "is computed from the model's inputs, expected a constant",
                      "quantise statically: a calibrated scale is a constant of the model");
   }
-  return numbers(*data);
+  return read_numbers(*data);
 }
 
 // None stands for zeros, as many as there are scales.
@@ -36,11 +37,11 @@ CodeRange range_of(NodeArgs& args, DType storage = DType::kUndefined) {
   const auto high = static_cast<int64_t>(args.number("quant_max"));
   const CodeRange range = with_refusals(args, "input", [&] { return checked_range(low, high); });
   if (storage == DType::kUndefined) return range;
-  if (is_floating(storage) || storage == DType::kBool || dtype_size(storage) > 4) {
+  if (is_floating(storage) || storage == DType::kBool || dtype_bits(storage) > 32) {
     args.unsupported("dtype", std::string(dtype_name(storage)),
                      "codes are integers of 8 to 32 bits");
   }
-  const CodeRange full = storage_range(storage);
+  const CodeRange full = integer_range(storage);
   if (!full.holds(range.min) || !full.holds(range.max)) {
     const bool low_out = !full.holds(range.min);
     args.unsupported(low_out ? "quant_min" : "quant_max",
@@ -106,22 +107,22 @@ Value dequantize(GraphBuilder& graph, NodeArgs& args, QuantParams params) {
 }
 
 Values dequantize_per_tensor(GraphBuilder& graph, NodeArgs& args) {
-  return {dequantize(graph, args, per_tensor_params(args, storage_range(DType::kInt32)))};
+  return {dequantize(graph, args, per_tensor_params(args, integer_range(DType::kInt32)))};
 }
 
 Values dequantize_per_channel(GraphBuilder& graph, NodeArgs& args) {
-  return {dequantize(graph, args, per_channel_params(args, storage_range(DType::kInt32)))};
+  return {dequantize(graph, args, per_channel_params(args, integer_range(DType::kInt32)))};
 }
 
 // Blocks along the last of two dimensions: scales are [rows, groups].
 Values dequantize_per_channel_group(GraphBuilder& graph, NodeArgs& args) {
   const std::optional<TensorData> scales = args.constant("scales");
   if (!scales) known_numbers(args, "scales");
-  const std::vector<double> scale = numbers(*scales);
+  const std::vector<double> scale = read_numbers(*scales);
   const std::vector<double> zero_point = zero_points(args, scale.size());
   const int64_t group_size = args.integer("group_size");
   QuantParams params = with_refusals(args, "input", [&] {
-    return constant_params(scale, scales->dims, zero_point, storage_range(DType::kInt32), 1,
+    return constant_params(scale, scales->dims, zero_point, integer_range(DType::kInt32), 1,
                            group_size);
   });
   return {dequantize(graph, args, std::move(params))};
@@ -150,7 +151,7 @@ Values dequantize_codes(GraphBuilder& graph, NodeArgs& args) {
   const std::optional<int64_t> axis = args.optional_integer("axis");
   QuantParams params = with_refusals(args, "codes", [&] {
     return constant_params(scale, {static_cast<int64_t>(scale.size())}, zero_point,
-                           storage_range(DType::kInt32), axis, 0);
+                           integer_range(DType::kInt32), axis, 0);
   });
   return {emit_dequantize(graph, args, "codes", std::move(params), DType::kFloat32)};
 }
@@ -176,6 +177,6 @@ constexpr Symbolic kRows[] = {
 
 }  // namespace
 
-std::span<const Symbolic> quantized_symbolics() { return kRows; }
+std::span<const Symbolic> quantized_decomposed_symbolics() { return kRows; }
 
 }  // namespace qcdq

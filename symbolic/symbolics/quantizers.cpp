@@ -1,9 +1,10 @@
 // Symbolic functions of the quantisers: qcdq's own ops and aten's fake-quantise family. They read
-// and check the arguments; quantizer/emit.cpp chooses the nodes, and qdq_passes fit them to their
-// neighbours.
+// and check the arguments; quantizer/emit.cpp chooses the nodes, and the passes of qdq/ fit them to
+// their neighbours.
 #include <cmath>
 
 #include "qcdq/affine.h"
+#include "symbolic/graph/element_types.h"
 #include "symbolic/quantizer/emit.h"
 #include "symbolic/symbolics/registry.h"
 
@@ -25,7 +26,7 @@ TensorData constant_tensor(NodeArgs& args, const char* name) {
 
 // A flag tensor of aten's observers, as its only element.
 bool flag(NodeArgs& args, const char* name) {
-  const std::vector<double> values = numbers(constant_tensor(args, name));
+  const std::vector<double> values = read_numbers(constant_tensor(args, name));
   if (values.size() != 1 || (values[0] != 0 && values[0] != 1)) {
     args.unsupported(name, values.empty() ? "[]" : std::to_string(values[0]),
                      "expected one element, 0 or 1");
@@ -53,10 +54,10 @@ Quantizer tensor_quantizer(NodeArgs& args, CodeRange range, std::optional<int64_
   Quantizer quantizer;
   quantizer.range = range;
   const TensorData scale = constant_tensor(args, "scale");
-  std::vector<double> zero_point = numbers(constant_tensor(args, "zero_point"));
+  std::vector<double> zero_point = read_numbers(constant_tensor(args, "zero_point"));
   for (double& value : zero_point) value = round(value, range);
   quantizer.params = with_refusals(args, "x", [&] {
-    return constant_params(numbers(scale), scale.dims, zero_point, range, axis, block_size);
+    return constant_params(read_numbers(scale), scale.dims, zero_point, range, axis, block_size);
   });
   return quantizer;
 }
@@ -88,7 +89,7 @@ Values quantize(GraphBuilder& graph, NodeArgs& args) {
 
 Values dequantize(GraphBuilder& graph, NodeArgs& args) {
   args.ignore("dtype", "the recorded type of the output says it");
-  const Quantizer quantizer = qcdq_quantizer(args, storage_range(DType::kInt32));
+  const Quantizer quantizer = qcdq_quantizer(args, integer_range(DType::kInt32));
   const DType dtype = args.output_type().dtype;
   return {emit_dequantize(graph, args, "q", quantizer.params,
                           dtype == DType::kUndefined ? DType::kFloat32 : dtype)};
@@ -227,6 +228,6 @@ constexpr Symbolic kRows[] = {
 
 }  // namespace
 
-std::span<const Symbolic> quant_symbolics() { return kRows; }
+std::span<const Symbolic> quantizers_symbolics() { return kRows; }
 
 }  // namespace qcdq

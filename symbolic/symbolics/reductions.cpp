@@ -1,6 +1,8 @@
-// Symbolic functions of reductions: sums, means, extremes, any and all, argmax.
+// Symbolic functions of reductions: sums, means, extremes, any and all, argmax, and the running
+// sum. Where the axes stand at an opset is known to `reduce` of symbolics/onnx_forms.h.
 #include "symbolic/symbolics/onnx_forms.h"
 #include "symbolic/symbolics/registry.h"
+#include "symbolic/symbolics/torch_rules.h"
 
 namespace qcdq {
 
@@ -111,6 +113,6 @@ constexpr Symbolic kRows[] = {
 
 }  // namespace
 
-std::span<const Symbolic> reduce_symbolics() { return kRows; }
+std::span<const Symbolic> reductions_symbolics() { return kRows; }
 
 }  // namespace qcdq

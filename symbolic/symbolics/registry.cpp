@@ -1,20 +1,74 @@
-// The registry: finds the row for a torch op at an opset. User rows (register_symbolics) win over
-// qcdq's own tables.
+// The registry: the rows of qcdq's own tables, listed here, and those that users add at run time
+// (register_symbolics), which win over them. Both are looked up by name, so that the time for one
+// node does not grow with the number of rows.
 #include "symbolic/symbolics/registry.h"
 
 #include <algorithm>
 #include <array>
 #include <deque>
 #include <mutex>
+#include <string_view>
+#include <unordered_map>
 
 namespace qcdq {
 
 namespace {
 
+auto tables() {
+  return std::array{
+      activations_symbolics(),
+      arithmetic_symbolics(),
+      attention_symbolics(),
+      comparisons_symbolics(),
+      convolutions_symbolics(),
+      creation_symbolics(),
+      indexing_symbolics(),
+      linear_symbolics(),
+      normalisation_symbolics(),
+      pooling_symbolics(),
+      quantized_decomposed_symbolics(),
+      quantizers_symbolics(),
+      reductions_symbolics(),
+      resize_symbolics(),
+      rnn_symbolics(),
+      scatter_symbolics(),
+      shapes_symbolics(),
+      sizes_symbolics(),
+  };
+}
+
+// Rows by their torch_op, those of the same name in the order in which they were added. The rows
+// belong to someone else.
+class RowsByName {
+ public:
+  void add(const Symbolic& row) { rows_[row.torch_op].push_back(&row); }
+
+  std::span<const Symbolic* const> named(std::string_view name) const {
+    const auto found = rows_.find(name);
+    if (found == rows_.end()) return {};
+    return found->second;
+  }
+
+ private:
+  std::unordered_map<std::string_view, std::vector<const Symbolic*>> rows_;
+};
+
+const RowsByName& own_rows() {
+  static const RowsByName instance = [] {
+    RowsByName rows;
+    for (std::span<const Symbolic> table : tables()) {
+      for (const Symbolic& row : table) rows.add(row);
+    }
+    return rows;
+  }();
+  return instance;
+}
+
 // A deque: rows handed out by find_symbolic stay where they are when a later library adds its own.
 struct UserRows {
   std::mutex mutex;
   std::deque<Symbolic> rows;
+  RowsByName by_name;
 };
 
 UserRows& user_rows() {
@@ -22,59 +76,44 @@ UserRows& user_rows() {
   return instance;
 }
 
-std::array<std::span<const Symbolic>, 15> tables() {
-  return {quant_symbolics(),      quantized_symbolics(), elementwise_symbolics(),
-          activation_symbolics(), nn_symbolics(),        pool_symbolics(),
-          shape_symbolics(),      size_symbolics(),      reduce_symbolics(),
-          attention_symbolics(),  rnn_symbolics(),       resize_symbolics(),
-          create_symbolics(),     indexing_symbolics(),  scatter_symbolics()};
+struct Match {
+  const Symbolic* row = nullptr;
+  int64_t least_opset = 0;  // of the rows for the op, at any opset; 0: there is none
+};
+
+int64_t lesser(int64_t a, int64_t b) {  // 0 stands for none
+  return a != 0 && b != 0 ? std::min(a, b) : std::max(a, b);
 }
 
-class Search {
- public:
-  Search(const std::string& op, const std::string& overload, int64_t opset)
-      : op_(op), full_(overload.empty() ? op : op + "." + overload), opset_(opset) {}
-
-  void visit(const Symbolic& row) {
-    const bool exact = full_ == row.torch_op;
-    if (!exact && op_ != row.torch_op) return;
-    least_ = least_ == 0 ? row.since_opset : std::min<int64_t>(least_, row.since_opset);
-    if (row.since_opset > opset_) return;
-    const Symbolic*& best = exact ? exact_ : general_;
-    // >=: of two user rows for the same op the later one wins
-    if (best == nullptr || row.since_opset >= best->since_opset) best = &row;
+// `full` is the op with its overload. Its row wins over one for all overloads, which may be newer.
+Match search(const RowsByName& rows, std::string_view op, std::string_view full, int64_t opset) {
+  Match match;
+  for (std::string_view name : {op, full}) {
+    const Symbolic* newest = nullptr;
+    for (const Symbolic* row : rows.named(name)) {
+      match.least_opset = lesser(match.least_opset, row->since_opset);
+      if (row->since_opset > opset) continue;
+      // >=: of two user rows for the same op the later one wins
+      if (newest == nullptr || row->since_opset >= newest->since_opset) newest = row;
+    }
+    if (newest != nullptr) match.row = newest;
   }
-
-  const Symbolic* best() const { return exact_ != nullptr ? exact_ : general_; }
-  int64_t least() const { return least_; }
-
- private:
-  const std::string& op_;
-  std::string full_;
-  int64_t opset_;
-  const Symbolic* exact_ = nullptr;
-  const Symbolic* general_ = nullptr;
-  int64_t least_ = 0;
-};
+  return match;
+}
 
 }  // namespace
 
 const Symbolic* find_symbolic(const std::string& op, const std::string& overload, int64_t opset,
                               int64_t* least_opset) {
-  Search user(op, overload, opset);
+  const std::string full = overload.empty() ? op : op + "." + overload;
+  Match user;
   {
     std::lock_guard lock(user_rows().mutex);
-    for (const Symbolic& row : user_rows().rows) user.visit(row);
+    user = search(user_rows().by_name, op, full, opset);
   }
-  Search own(op, overload, opset);
-  for (std::span<const Symbolic> table : tables()) {
-    for (const Symbolic& row : table) own.visit(row);
-  }
-  if (least_opset != nullptr) {
-    const bool both = user.least() != 0 && own.least() != 0;
-    *least_opset = both ? std::min(user.least(), own.least()) : std::max(user.least(), own.least());
-  }
-  return user.best() != nullptr ? user.best() : own.best();
+  const Match own = search(own_rows(), op, full, opset);
+  if (least_opset != nullptr) *least_opset = lesser(user.least_opset, own.least_opset);
+  return user.row != nullptr ? user.row : own.row;
 }
 
 std::vector<Symbolic> all_symbolics() {
@@ -88,7 +127,7 @@ std::vector<Symbolic> all_symbolics() {
 
 void register_symbolics(std::initializer_list<Symbolic> rows) {
   std::lock_guard lock(user_rows().mutex);
-  user_rows().rows.insert(user_rows().rows.end(), rows.begin(), rows.end());
+  for (const Symbolic& row : rows) user_rows().by_name.add(user_rows().rows.emplace_back(row));
 }
 
 }  // namespace qcdq

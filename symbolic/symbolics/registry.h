@@ -1,10 +1,11 @@
-// The tables of symbolic functions, listed explicitly (no static initialisers of our own: linkers
-// strip them).
+// Finds the symbolic function of a torch op. The tables are listed explicitly, one for each
+// family's file, and not by static initialisers of our own, which linkers strip.
+// convert/convert.cpp looks rows up; qcdq/symbolic.h has the public side.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "qcdq/symbolic.h"
 
@@ -15,21 +16,24 @@ namespace qcdq {
 const Symbolic* find_symbolic(const std::string& op, const std::string& overload, int64_t opset,
                               int64_t* least_opset = nullptr);
 
-// One table per op family (symbolics/*.cpp).
-std::span<const Symbolic> quant_symbolics();
-std::span<const Symbolic> quantized_symbolics();
-std::span<const Symbolic> elementwise_symbolics();
-std::span<const Symbolic> activation_symbolics();
-std::span<const Symbolic> nn_symbolics();
-std::span<const Symbolic> pool_symbolics();
-std::span<const Symbolic> shape_symbolics();
-std::span<const Symbolic> size_symbolics();
-std::span<const Symbolic> reduce_symbolics();
+// The table at the end of each family's file. registry.cpp lists them once more.
+std::span<const Symbolic> activations_symbolics();
+std::span<const Symbolic> arithmetic_symbolics();
 std::span<const Symbolic> attention_symbolics();
-std::span<const Symbolic> rnn_symbolics();
-std::span<const Symbolic> resize_symbolics();
-std::span<const Symbolic> create_symbolics();
+std::span<const Symbolic> comparisons_symbolics();
+std::span<const Symbolic> convolutions_symbolics();
+std::span<const Symbolic> creation_symbolics();
 std::span<const Symbolic> indexing_symbolics();
+std::span<const Symbolic> linear_symbolics();
+std::span<const Symbolic> normalisation_symbolics();
+std::span<const Symbolic> pooling_symbolics();
+std::span<const Symbolic> quantized_decomposed_symbolics();
+std::span<const Symbolic> quantizers_symbolics();
+std::span<const Symbolic> reductions_symbolics();
+std::span<const Symbolic> resize_symbolics();
+std::span<const Symbolic> rnn_symbolics();
 std::span<const Symbolic> scatter_symbolics();
+std::span<const Symbolic> shapes_symbolics();
+std::span<const Symbolic> sizes_symbolics();
 
 }  // namespace qcdq

@@ -1,10 +1,11 @@
 // Symbolic functions of upsample_* (what interpolate and nn.Upsample call): ONNX Resize in the
-// coordinate mode that is torch's. Where the two round a nearest coordinate differently, torch's
-// own indices are gathered.
+// coordinate mode that is torch's, and pixel_shuffle. Where the two round a nearest coordinate
+// differently, torch's own indices are gathered.
 #include <cmath>
 
 #include "symbolic/symbolics/onnx_forms.h"
 #include "symbolic/symbolics/registry.h"
+#include "symbolic/symbolics/torch_rules.h"
 
 namespace qcdq {
 

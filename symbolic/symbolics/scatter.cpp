@@ -1,9 +1,10 @@
 // Symbolic functions of ops that write a part of a tensor: scatter, and the functional forms of
-// writes to slices (x[:, 0] = 0) that lower/mutation.cpp makes.
+// writes to slices (x[:, 0] = 0) that lower/mutation.cpp makes. index_put: symbolics/indexing.cpp.
 #include <numeric>
 
 #include "symbolic/symbolics/onnx_forms.h"
 #include "symbolic/symbolics/registry.h"
+#include "symbolic/symbolics/torch_rules.h"
 
 namespace qcdq {
 

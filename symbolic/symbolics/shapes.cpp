@@ -1,9 +1,11 @@
-// Symbolic functions of ops that move elements: views, permutations, slices, concatenation,
-// padding. Sizes that are known only at run time: symbolics/sizes.cpp.
+// Symbolic functions of ops that move elements: views, permutations, slices, concatenation, splits,
+// padding. Picking by index: symbolics/indexing.cpp. Sizes that are known only at run time:
+// symbolics/sizes.cpp.
 #include <numeric>
 
 #include "symbolic/symbolics/onnx_forms.h"
 #include "symbolic/symbolics/registry.h"
+#include "symbolic/symbolics/torch_rules.h"
 
 namespace qcdq {
 
@@ -212,26 +214,6 @@ Values slice_tensor(GraphBuilder& graph, NodeArgs& args) {
   return {slice(graph, x, dim, start, end, step)};
 }
 
-Values select(GraphBuilder& graph, NodeArgs& args) {
-  const Value x = args.tensor("self");
-  const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
-  const int64_t dim = normalized(args.integer("dim"), static_cast<int64_t>(dims.size()));
-  Value index = args.integer_value("index");
-  // Gather takes negative indices from opset 11 on.
-  if (const TensorData* data = graph.constant_data(index); data != nullptr && dims[dim] >= 0) {
-    const int64_t position = *static_cast<const int64_t*>(data->data.get());
-    if (position < 0)
-      index = graph.constant(TensorData::scalar<int64_t>(DType::kInt64, position + dims[dim]));
-  }
-  return {graph.op("Gather", {x, index}, {{"axis", dim}})};
-}
-
-Values index_select(GraphBuilder& graph, NodeArgs& args) {
-  const Value x = args.tensor("self");
-  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
-  return {graph.op("Gather", {x, args.tensor("index")}, {{"axis", dim}})};
-}
-
 Values expand(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   if (args.has("implicit")) args.ignore("implicit", "says only who asked for the expansion");
@@ -356,8 +338,6 @@ constexpr Symbolic kRows[] = {
     {"aten::concat", 10, cat, "Concat"},
     {"aten::stack", 10, stack, "Unsqueeze, Concat"},
     {"aten::slice.Tensor", 10, slice_tensor, "Slice"},
-    {"aten::select.int", 10, select, "Gather"},
-    {"aten::index_select", 10, index_select, "Gather"},
     {"aten::expand", 10, expand, "Expand"},
     {"aten::expand_as", 10, expand, "Expand"},
     {"aten::chunk", 10, split_recorded, "Split"},
@@ -376,6 +356,6 @@ constexpr Symbolic kRows[] = {
 
 }  // namespace
 
-std::span<const Symbolic> shape_symbolics() { return kRows; }
+std::span<const Symbolic> shapes_symbolics() { return kRows; }
 
 }  // namespace qcdq

@@ -1,8 +1,9 @@
 // Symbolic functions of sizes and other integers that are known only at run time: 0-d int64 values,
 // and lists of them as 1-d ones. Sizes that the recorded shapes decide are folded before
-// (shape_folding.cpp).
+// (record/shape_folding.cpp).
 #include "symbolic/symbolics/onnx_forms.h"
 #include "symbolic/symbolics/registry.h"
+#include "symbolic/symbolics/torch_rules.h"
 
 namespace qcdq {
 
@@ -68,6 +69,6 @@ constexpr Symbolic kRows[] = {
 
 }  // namespace
 
-std::span<const Symbolic> size_symbolics() { return kRows; }
+std::span<const Symbolic> sizes_symbolics() { return kRows; }
 
 }  // namespace qcdq

@@ -1,112 +1,36 @@
-// Codes against the formula of qcdq/affine.h, and against another run's codes; see
-// verify/probe_model.h.
+// See compare_codes.h.
+#include "symbolic/verify/compare_codes.h"
+
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <optional>
 #include <stdexcept>
 
 #include "qcdq/affine.h"
-#include "symbolic/verify/probe_model.h"
+#include "symbolic/graph/element_types.h"
 
 namespace qcdq {
 namespace {
 
-float half_to_float(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
-  const int exponent = (half >> 10) & 0x1f;
-  const uint32_t fraction = half & 0x3ffu;
-  if (exponent == 0) {
-    const float magnitude = std::ldexp(static_cast<float>(fraction), -24);
-    return sign != 0 ? -magnitude : magnitude;
+Elements<float> read_floats(const TensorData& tensor, const std::string& name) {
+  if (!is_floating(tensor.dtype) || tensor.dtype == DType::kFloat64) {
+    throw std::runtime_error("'" + name + "' has element type " +
+                             std::string(dtype_name(tensor.dtype)) +
+                             ": expected float32 or float16");
   }
-  const uint32_t bits = exponent == 31
-                            ? sign | 0x7f800000u | fraction << 13
-                            : sign | static_cast<uint32_t>(exponent + 112) << 23 | fraction << 13;
-  float value;
-  std::memcpy(&value, &bits, sizeof(value));
-  return value;
+  return Elements<float>(tensor);
 }
 
-/// Elements of a floating tensor as f32, of an integer tensor as int64; one at a time, so that
-/// nothing is copied.
-class FloatReader {
- public:
-  FloatReader(const TensorData& tensor, const std::string& name)
-      : dtype_(tensor.dtype), held_(tensor.load()) {
-    if (dtype_ != DType::kFloat32 && dtype_ != DType::kFloat16 && dtype_ != DType::kBFloat16) {
-      throw std::runtime_error("'" + name + "' has element type " +
-                               std::string(dtype_name(dtype_)) + ": expected float32 or float16");
-    }
+Elements<int64_t> read_codes(const TensorData& tensor, const std::string& name) {
+  const size_t bits = dtype_bits(tensor.dtype);
+  if (is_floating(tensor.dtype) || tensor.dtype == DType::kBool || bits == 0 || bits > 32) {
+    throw std::runtime_error("'" + name + "' has element type " +
+                             std::string(dtype_name(tensor.dtype)) +
+                             ": expected integers of at most 32 bits");
   }
-  float operator[](int64_t i) const {
-    if (dtype_ == DType::kFloat32) return static_cast<const float*>(held_.get())[i];
-    const uint16_t bits = static_cast<const uint16_t*>(held_.get())[i];
-    if (dtype_ == DType::kFloat16) return half_to_float(bits);
-    const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-    float value;
-    std::memcpy(&value, &wide, sizeof(value));
-    return value;
-  }
-
- private:
-  DType dtype_;
-  std::shared_ptr<const void> held_;
-};
-
-class CodeReader {
- public:
-  CodeReader(const TensorData& tensor, const std::string& name)
-      : dtype_(tensor.dtype), held_(tensor.load()) {
-    switch (dtype_) {
-      case DType::kUInt8:
-        set_range<uint8_t>();
-        return;
-      case DType::kInt8:
-        set_range<int8_t>();
-        return;
-      case DType::kUInt16:
-        set_range<uint16_t>();
-        return;
-      case DType::kInt16:
-        set_range<int16_t>();
-        return;
-      case DType::kInt32:
-        set_range<int32_t>();
-        return;
-      default:
-        throw std::runtime_error("'" + name + "' has ONNX element type " +
-                                 std::to_string(static_cast<int>(dtype_)) +
-                                 ": expected 8-, 16- or 32-bit integers");
-    }
-  }
-  int64_t operator[](int64_t i) const {
-    switch (dtype_) {
-      case DType::kUInt8:
-        return static_cast<const uint8_t*>(held_.get())[i];
-      case DType::kInt8:
-        return static_cast<const int8_t*>(held_.get())[i];
-      case DType::kUInt16:
-        return static_cast<const uint16_t*>(held_.get())[i];
-      case DType::kInt16:
-        return static_cast<const int16_t*>(held_.get())[i];
-      default:
-        return static_cast<const int32_t*>(held_.get())[i];
-    }
-  }
-  int64_t lowest = 0;  // of the type
-  int64_t highest = 0;
-
- private:
-  template <typename T>
-  void set_range() {
-    lowest = std::numeric_limits<T>::min();
-    highest = std::numeric_limits<T>::max();
-  }
-  DType dtype_;
-  std::shared_ptr<const void> held_;
-};
+  return Elements<int64_t>(tensor);
+}
 
 const TensorData& value_of(const NamedTensors& values, const std::string& name) {
   auto found = values.find(name);
@@ -160,34 +84,33 @@ CodeCount compare_with_formula(const FileQuantizer& q, const NamedTensors& value
   const TensorData& x_data = value_of(values, q.x);
   const TensorData& scale_data = value_of(values, q.scale);
   const TensorData& codes_data = value_of(values, q.codes);
-  const FloatReader x(x_data, q.x);
-  const FloatReader scale(scale_data, q.scale);
-  const CodeReader codes(codes_data, q.codes);
+  const Elements<float> x = read_floats(x_data, q.x);
+  const Elements<float> scale = read_floats(scale_data, q.scale);
+  const Elements<int64_t> codes = read_codes(codes_data, q.codes);
   if (codes_data.dims != x_data.dims) {
     throw std::runtime_error(q.node + ": codes and input differ in shape");
   }
-  int64_t quant_min = codes.lowest;
-  int64_t quant_max = codes.highest;
-  if (!q.clip_min.empty()) quant_min = CodeReader(value_of(values, q.clip_min), q.clip_min)[0];
-  if (!q.clip_max.empty()) quant_max = CodeReader(value_of(values, q.clip_max), q.clip_max)[0];
-  std::optional<CodeReader> zero_point;
-  if (!q.zero_point.empty()) zero_point.emplace(value_of(values, q.zero_point), q.zero_point);
+  CodeRange range = integer_range(codes_data.dtype);
+  if (!q.clip_min.empty()) range.min = read_codes(value_of(values, q.clip_min), q.clip_min)[0];
+  if (!q.clip_max.empty()) range.max = read_codes(value_of(values, q.clip_max), q.clip_max)[0];
+  std::optional<Elements<int64_t>> zero_point;
+  if (!q.zero_point.empty()) zero_point = read_codes(value_of(values, q.zero_point), q.zero_point);
   const ScaleIndex index(q, x_data, scale_data.numel());
   CodeCount total;
   const int64_t n = x_data.numel();
   for (int64_t i = 0; i < n; ++i) {
     const int64_t s = index(i);
     count(total, codes[i],
-          quantize_one(x[i], scale[s], zero_point ? (*zero_point)[s] : 0, quant_min, quant_max));
+          quantize_one(x[i], scale[s], zero_point ? (*zero_point)[s] : 0, range.min, range.max));
   }
   return total;
 }
 
 double rounding_distance(const RoundedBias& bias, const NamedTensors& values) {
   const TensorData& scale_data = value_of(values, bias.scale);
-  const FloatReader scale(scale_data, bias.scale);
+  const Elements<float> scale = read_floats(scale_data, bias.scale);
   const TensorData& codes_data = value_of(values, bias.codes);
-  const CodeReader codes(codes_data, bias.codes);
+  const Elements<int64_t> codes = read_codes(codes_data, bias.codes);
   const auto n = static_cast<int64_t>(bias.floats.size());
   const int64_t scales = scale_data.numel();
   if (codes_data.numel() != n || (scales != 1 && scales != n)) {
@@ -210,8 +133,8 @@ CodeCount compare_codes(const TensorData& a, const TensorData& b) {
   if (a.dtype != b.dtype || a.dims != b.dims) {
     throw std::runtime_error("the codes of two runs differ in type or shape");
   }
-  const CodeReader first(a, "codes");
-  const CodeReader second(b, "codes");
+  const Elements<int64_t> first = read_codes(a, "codes");
+  const Elements<int64_t> second = read_codes(b, "codes");
   CodeCount total;
   const int64_t n = a.numel();
   for (int64_t i = 0; i < n; ++i) count(total, first[i], second[i]);

@@ -5,34 +5,12 @@
 #include <limits>
 #include <sstream>
 
+#include "symbolic/program/values.h"
+
 namespace qcdq {
 namespace {
 
-void flatten_into(const c10::IValue& value, const std::string& what,
-                  std::vector<at::Tensor>& tensors) {
-  if (value.isTensor()) {
-    if (value.toTensor().defined()) tensors.push_back(value.toTensor());
-  } else if (value.isTuple()) {
-    for (const c10::IValue& element : value.toTupleRef().elements()) {
-      flatten_into(element, what, tensors);
-    }
-  } else if (value.isList()) {
-    for (const c10::IValue& element : value.toListRef()) flatten_into(element, what, tensors);
-  } else if (value.isGenericDict()) {
-    for (const auto& entry : value.toGenericDict()) flatten_into(entry.value(), what, tensors);
-  } else if (value.isBool()) {
-    tensors.push_back(at::scalar_tensor(value.toBool(), at::kBool));
-  } else if (value.isInt()) {
-    tensors.push_back(at::scalar_tensor(value.toInt(), at::kLong));
-  } else if (value.isDouble()) {
-    tensors.push_back(at::scalar_tensor(value.toDouble(), at::kDouble));
-  } else if (!value.isNone()) {
-    throw std::runtime_error(what + " is a " + value.tagKind() +
-                             ": expected tensors, or tuples, lists or dicts of them");
-  }
-}
-
-std::string shape_text(const at::Tensor& tensor) {
+std::string tensor_text(const at::Tensor& tensor) {
   std::ostringstream text;
   text << c10::toString(tensor.scalar_type()) << tensor.sizes();
   return text.str();
@@ -42,7 +20,20 @@ std::string shape_text(const at::Tensor& tensor) {
 
 std::vector<at::Tensor> flatten_tensors(const c10::IValue& value, const std::string& what) {
   std::vector<at::Tensor> tensors;
-  flatten_into(value, what, tensors);
+  for_each_leaf(value, [&](const c10::IValue& leaf) {
+    if (leaf.isTensor()) {
+      if (leaf.toTensor().defined()) tensors.push_back(leaf.toTensor());
+    } else if (leaf.isBool()) {
+      tensors.push_back(at::scalar_tensor(leaf.toBool(), at::kBool));
+    } else if (leaf.isInt()) {
+      tensors.push_back(at::scalar_tensor(leaf.toInt(), at::kLong));
+    } else if (leaf.isDouble()) {
+      tensors.push_back(at::scalar_tensor(leaf.toDouble(), at::kDouble));
+    } else if (!leaf.isNone()) {
+      throw std::runtime_error(what + " is a " + leaf.tagKind() +
+                               ": expected tensors, or tuples, lists or dicts of them");
+    }
+  });
   return tensors;
 }
 
@@ -56,7 +47,7 @@ OutputComparison compare_outputs(const std::string& name, const std::string& run
     result.difference.max_abs = result.difference.max_relative = infinity;
     result.rms_relative = infinity;
     result.difference.cosine = 0;
-    result.mismatch = "torch gives " + shape_text(torch) + ", ONNX Runtime " + shape_text(ort);
+    result.mismatch = "torch gives " + tensor_text(torch) + ", ONNX Runtime " + tensor_text(ort);
     return result;
   }
   const at::Tensor a = torch.detach().to(at::kCPU, at::kDouble).contiguous();

@@ -8,7 +8,7 @@
 #include <sstream>
 #include <unordered_set>
 
-#include "symbolic/ort/tensors.h"
+#include "symbolic/program/tensors.h"
 
 namespace qcdq {
 namespace {
@@ -63,7 +63,7 @@ void Verifier::compare(const BoxedForward& reference, const std::vector<c10::IVa
     copies.push_back(inputs[i].deepcopy());
     const std::string what = "input " + std::to_string(i);
     for (const at::Tensor& tensor : flatten_tensors(inputs[i], what)) {
-      fed_.push_back(to_tensor_data(tensor, what));
+      fed_.push_back(dense_data(tensor, what));
     }
   }
   expected_ = flatten_tensors(reference(copies), "the model's output");

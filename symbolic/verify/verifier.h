@@ -11,8 +11,8 @@
 
 #include "qcdq/verify.h"
 #include "symbolic/ort/session.h"
+#include "symbolic/verify/compare_codes.h"
 #include "symbolic/verify/compare_outputs.h"
-#include "symbolic/verify/probe_model.h"
 
 namespace qcdq {
 

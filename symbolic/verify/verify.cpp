@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "symbolic/program/values.h"
 #include "symbolic/verify/verifier.h"
 
 namespace qcdq {
@@ -20,26 +21,6 @@ std::string label_of(const std::vector<c10::IValue>& inputs, size_t set, size_t 
   }
   return label + "no batch";
 }
-
-/// Eval mode and no gradients while it lives; each submodule gets its own mode back.
-class EvalMode {
- public:
-  explicit EvalMode(const torch::jit::Module& module) {
-    for (const torch::jit::Module& m : module.modules()) modes_.emplace_back(m, m.is_training());
-    torch::jit::Module(module).eval();
-  }
-  ~EvalMode() {
-    for (auto& [module, training] : modes_) {
-      if (module.hasattr("training")) module.setattr("training", training);
-    }
-  }
-  EvalMode(const EvalMode&) = delete;
-  EvalMode& operator=(const EvalMode&) = delete;
-
- private:
-  std::vector<std::pair<torch::jit::Module, bool>> modes_;
-  torch::NoGradGuard no_grad_;
-};
 
 }  // namespace
 

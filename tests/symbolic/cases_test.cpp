@@ -12,6 +12,7 @@
 #include "symbolic/convert/convert.h"
 #include "symbolic/file/file.h"
 #include "symbolic/graph/onnx_graph.h"
+#include "symbolic/settle.h"
 #include "tests/symbolic/case_file.h"
 #include "tests/symbolic/op_versions.h"
 
@@ -106,7 +107,7 @@ TEST_P(Cases, ConvertCheckAndRun) {
     std::string got;
     try {
       Program program = program_of(one);
-      record(program);
+      settle_lowered(program);
       const OnnxGraph graph = convert(program, one.opset, {});
       got = to_text(graph);
       check_model(graph);
@@ -132,7 +133,7 @@ TEST_P(Cases, EveryOpset) {
   for (const Case& one : file.cases) {
     if (one.expected.starts_with("refused")) continue;
     Program program = program_of(one);
-    record(program);
+    settle_lowered(program);
     std::set<std::string> seen;
     for (int64_t opset = 10; opset <= 26; ++opset) {
       SCOPED_TRACE(one.name + " at opset " + std::to_string(opset));

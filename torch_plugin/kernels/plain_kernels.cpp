@@ -35,7 +35,7 @@ struct ClampBounds {
 
 // What elements of the learned backward add to the sums.
 template <typename T>
-struct LearnedTerms {
+struct PlainTerms {
   T scale = 0;
   T outside = 0;
   template <typename Other>
@@ -47,8 +47,8 @@ struct LearnedTerms {
 
 // One element: stores its gradient.
 template <typename X, typename T>
-LearnedTerms<T> learned_element(X grad, X x, X* grad_x, T scale, double zero_point,
-                                const ClampBounds<T>& range) {
+PlainTerms<T> learned_element(X grad, X x, X* grad_x, T scale, double zero_point,
+                              const ClampBounds<T>& range) {
   const T g = to_compute(grad);
   const T ratio = to_compute(x) / scale;
   const double unclamped = static_cast<double>(round_half_even(ratio)) + zero_point;
@@ -63,7 +63,7 @@ LearnedTerms<T> learned_element(X grad, X x, X* grad_x, T scale, double zero_poi
 
 // Sums of kSumRows rows of `columns` terms, in the first row: pairs of rows, pairs of pairs, ...
 template <typename T>
-void add_in_pairs(LearnedTerms<T>* terms, int64_t columns) {
+void add_in_pairs(PlainTerms<T>* terms, int64_t columns) {
   for (int64_t step = 1; step < kSumRows; step *= 2) {
     for (int64_t row = 0; row < kSumRows; row += 2 * step) {
       for (int64_t c = 0; c < columns; ++c) {
@@ -118,24 +118,24 @@ void learned_backward_span(const X* grad, const X* x, X* grad_x, int64_t count,
                            const KernelParams<T, double>& q, LearnedSums* sums) {
   const ClampBounds<T> range(q);
   for (int64_t begin = 0; begin < count; begin += kSumBlock) {
-    LearnedTerms<double> lanes[kSumLanes];
+    PlainTerms<double> lanes[kSumLanes];
     const int64_t end = std::min(begin + kSumBlock, count);
     int64_t i = begin;
     while (i < end) {
       const int64_t rows = std::min(kSumRows, (end - i) / kSumLanes);
       const int64_t last = rows > 0 ? i + rows * kSumLanes : end;
-      LearnedTerms<T> terms[kSumRows * kSumLanes];
-      for (LearnedTerms<T>* term = terms; i < last; ++i) {
+      PlainTerms<T> terms[kSumRows * kSumLanes];
+      for (PlainTerms<T>* term = terms; i < last; ++i) {
         *term++ = learned_element(grad[i], x[i], &grad_x[i], q.scale[0], q.zero_point[0], range);
       }
       add_in_pairs(terms, kSumLanes);
       for (int64_t lane = 0; lane < kSumLanes; ++lane) lanes[lane].add(terms[lane]);
     }
-    const auto total = [&](double LearnedTerms<double>::*m) {
+    const auto total = [&](double PlainTerms<double>::*m) {
       return ((lanes[0].*m + lanes[4].*m) + (lanes[2].*m + lanes[6].*m)) +
              ((lanes[1].*m + lanes[5].*m) + (lanes[3].*m + lanes[7].*m));
     };
-    *sums++ = {total(&LearnedTerms<double>::scale), total(&LearnedTerms<double>::outside)};
+    *sums++ = {total(&PlainTerms<double>::scale), total(&PlainTerms<double>::outside)};
   }
 }
 
@@ -145,9 +145,9 @@ void learned_backward_columns(const X* grad, const X* x, X* grad_x, int64_t rows
                               LearnedSums* sums) {
   const ClampBounds<T> range(q);
   for (int64_t c = 0; c < columns; ++c) {
-    LearnedTerms<double> sum;
+    PlainTerms<double> sum;
     for (int64_t first = 0; first < rows; first += kSumRows) {
-      LearnedTerms<T> terms[kSumRows];
+      PlainTerms<T> terms[kSumRows];
       for (int64_t r = first; r < std::min(first + kSumRows, rows); ++r) {
         const int64_t i = r * stride + c;
         terms[r - first] =

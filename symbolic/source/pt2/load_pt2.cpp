@@ -4,16 +4,16 @@
 #include <torch/csrc/jit/serialization/pickle.h>
 
 #include <algorithm>
-#include <functional>
 #include <stdexcept>
 #include <utility>
 
 #include "symbolic/lower/passes.h"
 #include "symbolic/program/interpreter.h"
-#include "symbolic/program/program.h"
 #include "symbolic/program/run_node.h"
+#include "symbolic/program/values.h"
 #include "symbolic/source/module_graph.h"
 #include "symbolic/source/pt2/graph.h"
+#include "symbolic/source/source.h"
 
 namespace qcdq {
 
@@ -34,12 +34,6 @@ struct Range {
   int64_t least = 0;
   int64_t most = INT64_MAX;
 };
-
-std::string shape_text(const std::vector<int64_t>& dims) {
-  std::string text = "[";
-  for (size_t i = 0; i < dims.size(); ++i) text += (i ? ", " : "") + std::to_string(dims[i]);
-  return text + "]";
-}
 
 /// Values of the symbols in the inputs' sizes.
 class Symbols {
@@ -168,19 +162,10 @@ class Symbols {
 std::vector<at::Tensor> sample_tensors(const Pt2Archive& archive, const Pt2Graph& graph) {
   std::vector<at::Tensor> tensors;
   if (archive.sample_inputs.empty()) return tensors;
-  const std::function<void(const c10::IValue&)> add = [&](const c10::IValue& value) {
-    if (value.isTensor()) {
-      tensors.push_back(value.toTensor());
-    } else if (value.isTuple()) {
-      for (const c10::IValue& one : value.toTupleRef().elements()) add(one);
-    } else if (value.isList()) {
-      for (const c10::IValue& one : value.toListRef()) add(one);
-    } else if (value.isGenericDict()) {
-      for (const auto& entry : value.toGenericDict()) add(entry.value());
-    }
-  };
   try {
-    add(torch::jit::pickle_load(archive.sample_inputs));
+    for_each_leaf(torch::jit::pickle_load(archive.sample_inputs), [&](const c10::IValue& value) {
+      if (value.isTensor()) tensors.push_back(value.toTensor());
+    });
   } catch (const std::exception&) {
     return {};  // a class of the user's: the shapes are known without it
   }
@@ -282,8 +267,7 @@ at::Tensor with_sizes(at::Tensor tensor, const std::vector<int64_t>& dims) {
     const auto dim = static_cast<int64_t>(axis);
     if (tensor.size(dim) == dims[axis]) continue;
     if (tensor.size(dim) == 0) fail("an example's dynamic axis has size 0, expected at least 1");
-    const at::Tensor index = at::arange(dims[axis], at::kLong).remainder(tensor.size(dim));
-    tensor = tensor.index_select(dim, index);
+    tensor = resize_by_repeating(tensor, dim, dims[axis]);
   }
   return tensor;
 }

@@ -7,6 +7,7 @@
 
 #include "symbolic/convert/convert.h"
 #include "symbolic/graph/graph_builder.h"
+#include "symbolic/settle.h"
 #include "tests/symbolic/case_file.h"
 
 namespace qcdq::testing {
@@ -22,7 +23,7 @@ Case small_case(std::vector<std::string> declarations, std::vector<std::string> 
 
 Program recorded(const Case& one) {
   Program program = program_of(one);
-  record(program);
+  settle_lowered(program);
   return program;
 }
 

@@ -124,8 +124,9 @@ TEST(OnnxNode, AttributesAreFoundAndReplaced) {
 TEST(DTypes, NamesAndSizes) {
   EXPECT_EQ(dtype_name(DType::kBFloat16), "bfloat16");
   EXPECT_EQ(dtype_name(static_cast<DType>(99)), "undefined");
-  EXPECT_EQ(dtype_size(DType::kFloat16), 2U);
-  EXPECT_EQ(dtype_size(DType::kString), 0U);
+  EXPECT_EQ(dtype_bits(DType::kFloat16), 16U);
+  EXPECT_EQ(dtype_bits(DType::kInt4), 4U);
+  EXPECT_EQ(dtype_bits(DType::kString), 0U);
   EXPECT_TRUE(is_floating(DType::kFloat64));
   EXPECT_FALSE(is_floating(DType::kInt8));
 }

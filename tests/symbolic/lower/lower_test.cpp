@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "symbolic/lower/lower.h"
 #include "symbolic/lower/passes.h"
+#include "symbolic/source/source.h"
 #include "tests/symbolic/program_fixture.h"
 
 namespace qcdq {

@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "symbolic/lower/lower.h"
+#include "symbolic/settle.h"
+#include "symbolic/source/source.h"
 #include "tests/symbolic/program_fixture.h"
 
 namespace qcdq {
@@ -19,8 +22,7 @@ Program checked(const std::string& script, const std::vector<at::Tensor>& inputs
   };
   Program program = program_from_torchscript(module, copies(), {});
   const std::vector<at::Tensor> expected = program.reference(copies());
-  lower(program);
-  record(program);
+  settle(program);
   const std::vector<at::Tensor> outputs = run_graph(program);
   EXPECT_EQ(outputs.size(), expected.size());
   for (size_t i = 0; i < outputs.size() && i < expected.size(); ++i) {
@@ -187,8 +189,7 @@ def forward(self, pair: Tuple[Tensor, Tensor], rest: List[Tensor], scale: float)
   }
   EXPECT_EQ(names, (std::vector<std::string>{"pair_0", "pair_1", "rest_0", "rest_1"}));
   EXPECT_TRUE(at::equal(program.reference(examples).at(0), at::full({2}, 24.0)));
-  lower(program);
-  record(program);
+  settle(program);
   EXPECT_TRUE(at::equal(run_graph(program).at(0), at::full({2}, 24.0)));
 }
 
@@ -203,8 +204,7 @@ def forward(self, a, k: int = 2, b: Optional[Tensor] = None):
     std::vector<c10::IValue> inputs = {at::ones({2}), 3};
     if (given) inputs.emplace_back(at::ones({2}));
     Program program = program_from_torchscript(module, inputs, {});
-    lower(program);
-    record(program);
+    settle(program);
     EXPECT_EQ(program.inputs.size(), given ? 2U : 1U);
     EXPECT_EQ(ops(program).count("prim::unchecked_cast"), 0U);
     EXPECT_TRUE(at::equal(run_graph(program).at(0), at::full({2}, given ? 4.0 : 1.0)));

@@ -2,6 +2,7 @@
 // tests/python/test_fusion.py compares them with ORT.
 #include <gtest/gtest.h>
 
+#include "symbolic/qdq/coverage.h"
 #include "symbolic/qdq/match.h"
 
 namespace qcdq {
@@ -24,12 +25,12 @@ void add_node(OnnxGraph& graph, const std::string& op, std::vector<std::string> 
 void add_quantizer(OnnxGraph& graph, const std::string& x, const std::string& out,
                    Storage storage) {
   graph.initializers[out + "_s"] = TensorData::scalar<float>(DType::kFloat32, 0.1f);
-  graph.initializers[out + "_z"] = integers(storage.dtype, {}, {0});
+  graph.initializers[out + "_z"] = pack_integers(storage.dtype, {}, {0});
   add_node(graph, "QuantizeLinear", {x, out + "_s", out + "_z"}, out + "_q");
   graph.types[out + "_q"] = {storage.dtype, false, {}, {}};
   if (storage.clip) {
-    graph.initializers[out + "_lo"] = integers(storage.dtype, {}, {0});
-    graph.initializers[out + "_hi"] = integers(storage.dtype, {}, {15});
+    graph.initializers[out + "_lo"] = pack_integers(storage.dtype, {}, {0});
+    graph.initializers[out + "_hi"] = pack_integers(storage.dtype, {}, {15});
     add_node(graph, "Clip", {out + "_q", out + "_lo", out + "_hi"}, out + "_c");
     graph.types[out + "_c"] = {storage.dtype, false, {}, {}};
   }
@@ -38,9 +39,9 @@ void add_quantizer(OnnxGraph& graph, const std::string& x, const std::string& ou
 }
 
 void add_weight(OnnxGraph& graph, const std::string& name) {
-  graph.initializers[name + "_codes"] = integers(DType::kInt8, {1, 1, 1, 1}, {3});
+  graph.initializers[name + "_codes"] = pack_integers(DType::kInt8, {1, 1, 1, 1}, {3});
   graph.initializers[name + "_s"] = TensorData::scalar<float>(DType::kFloat32, 0.1f);
-  graph.initializers[name + "_z"] = integers(DType::kInt8, {}, {0});
+  graph.initializers[name + "_z"] = pack_integers(DType::kInt8, {}, {0});
   add_node(graph, "DequantizeLinear", {name + "_codes", name + "_s", name + "_z"}, name);
 }
 
@@ -140,7 +141,7 @@ TEST(Coverage, ReluBeforeTheQuantiserCountsOnlyAtItsLeastCode) {
     for (OnnxNode& node : graph.nodes) {
       if (node.name == "out_q") node.inputs[0] = "relu";
     }
-    if (!least) graph.initializers["out_z"] = integers(DType::kUInt8, {}, {128});
+    if (!least) graph.initializers["out_z"] = pack_integers(DType::kUInt8, {}, {128});
     EXPECT_EQ(find(graph, "layer").int8, least);
   }
 }

@@ -87,7 +87,7 @@ TEST(WeightView, BlockedTransposeMovesItsScales) {
   Net net({5, 4});
   net.weight("w", {2, 4}, {1, 2, 3, 4, 5, 6, 7, 8}, {1.0f}, 0);
   net.constant("w_s", floats({2, 2}, {1, 2, 3, 4}));
-  net.constant("w_z", integers(DType::kInt8, {2, 2}, {0, 0, 0, 0}));
+  net.constant("w_z", pack_integers(DType::kInt8, {2, 2}, {0, 0, 0, 0}));
   net.producer("w").attributes = {{"axis", int64_t{1}}, {"block_size", int64_t{2}}};
   net.node("Transpose", {"w"}, "wt", {{"perm", std::vector<int64_t>{1, 0}}});
   net.node("MatMul", {"x", "wt"}, "y");
@@ -158,7 +158,7 @@ TEST(Relu, StaysWhereItsCodesDifferByChannel) {
   net.node("Relu", {"x"}, "r");
   net.quantizer("r", "y", 0.5f, 0);
   net.constant("y_s", floats({2}, {0.5f, 0.5f}));
-  net.constant("y_z", integers(DType::kUInt8, {2}, {0, 3}));
+  net.constant("y_z", pack_integers(DType::kUInt8, {2}, {0, 3}));
   net.run({"y"});
   EXPECT_EQ(net.ops(), (Ops{"Relu", "QuantizeLinear", "DequantizeLinear"}));
 }
@@ -236,8 +236,8 @@ TEST(Codes, ThatAreAnOutputKeepTheirType) {
 TEST(Codes, CastBetweenQAndDqIsDropped) {
   Net net({4});
   net.constant("s", floats({}, {0.5f}));
-  net.constant("z8", integers(DType::kUInt8, {}, {5}));
-  net.constant("z32", integers(DType::kInt32, {}, {5}));
+  net.constant("z8", pack_integers(DType::kUInt8, {}, {5}));
+  net.constant("z32", pack_integers(DType::kInt32, {}, {5}));
   net.node("QuantizeLinear", {"x", "s", "z8"}, "q");
   net.node("Cast", {"q"}, "q32", {{"to", int64_t{6}}});
   net.graph.types["q32"] = {DType::kInt32, true, {4}, {}};
@@ -250,7 +250,7 @@ TEST(Codes, CastBetweenQAndDqIsDropped) {
 TEST(Codes, Int32WithAZeroPointIsRefused) {
   Net net({4});
   net.constant("s", floats({}, {0.5f}));
-  net.constant("z", integers(DType::kInt32, {}, {5}));
+  net.constant("z", pack_integers(DType::kInt32, {}, {5}));
   net.node("Cast", {"x"}, "q", {{"to", int64_t{6}}});
   net.graph.types["q"] = {DType::kInt32, true, {4}, {}};
   net.node("DequantizeLinear", {"q", "s", "z"}, "y");
@@ -268,7 +268,7 @@ TEST(Codes, Int32WithAZeroPointIsRefused) {
 TEST(Parameters, EveryPairOwnsItsOwn) {
   Net net({4});
   net.constant("s", floats({}, {0.5f}));
-  net.constant("z", integers(DType::kUInt8, {}, {0}));
+  net.constant("z", pack_integers(DType::kUInt8, {}, {0}));
   net.node("QuantizeLinear", {"x", "s", "z"}, "q1");
   net.node("DequantizeLinear", {"q1", "s", "z"}, "y1");
   net.node("Neg", {"y1"}, "n");
@@ -349,7 +349,7 @@ TEST(CodeArithmetic, RecoversTheCodesOfAten) {
   }
   const auto codes = recover_codes(floats({2, 256}, y), params, {-128, 127});
   ASSERT_TRUE(codes.has_value());
-  EXPECT_EQ(numbers(*codes), Numbers(expected.begin(), expected.end()));
+  EXPECT_EQ(read_numbers(*codes), Numbers(expected.begin(), expected.end()));
   y[5] += 0.01f;  // off the grid
   EXPECT_FALSE(recover_codes(floats({2, 256}, y), params, {-128, 127}).has_value());
   y[5] = std::numeric_limits<float>::infinity();
@@ -366,15 +366,15 @@ TEST(CodeArithmetic, QuantisesBlocksAndNarrowTypes) {
   params.storage = DType::kInt8;
   const TensorData codes =
       quantize_constant(floats({2, 3}, {8, 8, 8, 8, 8, 8}), params, {-128, 127});
-  EXPECT_EQ(numbers(codes), (Numbers{8, 8, 4, 2, 2, 1}));
+  EXPECT_EQ(read_numbers(codes), (Numbers{8, 8, 4, 2, 2, 1}));
   QuantParams plain;
   plain.scale = {0.5f};
   plain.zero_point = {0};
   plain.storage = DType::kInt8;
   const TensorData half = TensorData::from<uint16_t>(DType::kFloat16, {2}, {0x3c00, 0xc000});
-  EXPECT_EQ(numbers(quantize_constant(half, plain, {-128, 127})), (Numbers{2, -4}));
+  EXPECT_EQ(read_numbers(quantize_constant(half, plain, {-128, 127})), (Numbers{2, -4}));
   const TensorData bfloat = TensorData::from<uint16_t>(DType::kBFloat16, {2}, {0x3f80, 0xc000});
-  EXPECT_EQ(numbers(quantize_constant(bfloat, plain, {-128, 127})), (Numbers{2, -4}));
+  EXPECT_EQ(read_numbers(quantize_constant(bfloat, plain, {-128, 127})), (Numbers{2, -4}));
 }
 
 }  // namespace

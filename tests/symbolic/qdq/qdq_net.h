@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "symbolic/qdq/match.h"
+#include "symbolic/qdq/passes.h"
 
 namespace qcdq::testing {
 
@@ -48,13 +49,13 @@ struct Net {
   void quantizer(const std::string& x, const std::string& out, float scale, int64_t zero_point,
                  DType storage = DType::kUInt8, std::vector<int64_t> clip = {}) {
     constant(out + "_s", floats({}, {scale}));
-    constant(out + "_z", integers(storage, {}, {zero_point}));
+    constant(out + "_z", pack_integers(storage, {}, {zero_point}));
     node("QuantizeLinear", {x, out + "_s", out + "_z"}, out + "_q");
     graph.types[out + "_q"] = {storage, false, {}, {}};
     std::string codes = out + "_q";
     if (!clip.empty()) {
-      constant(out + "_lo", integers(storage, {}, {clip[0]}));
-      constant(out + "_hi", integers(storage, {}, {clip[1]}));
+      constant(out + "_lo", pack_integers(storage, {}, {clip[0]}));
+      constant(out + "_hi", pack_integers(storage, {}, {clip[1]}));
       node("Clip", {codes, out + "_lo", out + "_hi"}, out + "_c");
       graph.types[out + "_c"] = {storage, false, {}, {}};
       codes = out + "_c";
@@ -69,9 +70,9 @@ struct Net {
     std::vector<int64_t> shape;
     if (count > 1) shape = {count};
     graph.types[out] = {DType::kFloat32, true, dims, {}};
-    constant(out + "_quantized", integers(storage, std::move(dims), codes));
+    constant(out + "_quantized", pack_integers(storage, std::move(dims), codes));
     constant(out + "_s", floats(shape, std::move(scale)));
-    constant(out + "_z", integers(storage, shape, std::vector<int64_t>(count, 0)));
+    constant(out + "_z", pack_integers(storage, shape, std::vector<int64_t>(count, 0)));
     OnnxNode& dq = node("DequantizeLinear", {out + "_quantized", out + "_s", out + "_z"}, out);
     if (count > 1) dq.set("axis", axis);
   }
@@ -115,7 +116,7 @@ struct Net {
   std::vector<double> values(const std::string& name) const {
     const TensorData* data = graph.initializer(name);
     EXPECT_NE(data, nullptr) << name;
-    return data == nullptr ? std::vector<double>{} : numbers(*data);
+    return data == nullptr ? std::vector<double>{} : read_numbers(*data);
   }
 };
 

@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "symbolic/lower/lower.h"
+#include "symbolic/settle.h"
+#include "symbolic/source/source.h"
 #include "tests/symbolic/program_fixture.h"
 
 namespace qcdq {
@@ -13,8 +16,7 @@ Program recorded(const torch::jit::Module& module, const std::vector<c10::IValue
   ExportOptions options;
   options.dynamic_axes = dynamic_axes;
   Program program = program_from_torchscript(module, inputs, options);
-  lower(program);
-  record(program);
+  settle(program);
   return program;
 }
 
@@ -150,19 +152,20 @@ TEST(Record, RefusesAGraphThatDiffersFromItsReference) {
   program.reference = [](const std::vector<c10::IValue>& inputs) {
     return std::vector<at::Tensor>{inputs[0].toTensor() + 0.5};
   };
-  EXPECT_EQ(error_of([&] { record(program); }),
+  EXPECT_EQ(error_of([&] { settle_lowered(program); }),
             "the exported graph does not follow its dynamic axes: output 'output' differs from the "
             "model's by up to 0.500000 at N=3");
   program.reference = [](const std::vector<c10::IValue>& inputs) {
     return std::vector<at::Tensor>{inputs[0].toTensor().slice(0, 0, 2)};
   };
-  EXPECT_EQ(error_of([&] { record(program); }),
+  EXPECT_EQ(error_of([&] { settle_lowered(program); }),
             "the exported graph does not follow its dynamic axes: output 'output' has the shape "
             "[3, 3], the model gives [2, 3] at N=3");
   program.reference = [](const std::vector<c10::IValue>&) -> std::vector<at::Tensor> {
     throw std::runtime_error("only batch 2");
   };
-  EXPECT_EQ(error_of([&] { record(program); }), "the model itself fails at N=3: only batch 2");
+  EXPECT_EQ(error_of([&] { settle_lowered(program); }),
+            "the model itself fails at N=3: only batch 2");
 }
 
 TEST(Record, RunsTheModuleItselfNeverForTorchScript) {
@@ -176,7 +179,7 @@ TEST(Record, RunsTheModuleItselfNeverForTorchScript) {
     };
     lower(program);
     const int threads = at::get_num_threads();
-    record(program);
+    settle_lowered(program);
     EXPECT_EQ(at::get_num_threads(), threads);
     EXPECT_EQ(output_type(program).dims, (std::vector<int64_t>{dynamic ? -1 : 2, 3}));
   }
@@ -227,8 +230,7 @@ graph(%x : Tensor):
   %y : Tensor = aten::view(%x, %shape)
   return (%y))",
                                   {at::ones({2, 8})});
-  lower(program);
-  record(program);
+  settle(program);
   EXPECT_EQ(ops(program), (Ops{{"aten::view", 1}}));
   EXPECT_EQ(output_type(program).dims, (std::vector<int64_t>{2, 2, 4}));
 }

@@ -8,7 +8,10 @@
 #include <filesystem>
 #include <fstream>
 
+#include "symbolic/lower/lower.h"
+#include "symbolic/settle.h"
 #include "symbolic/source/module_graph.h"
+#include "symbolic/source/source.h"
 #include "tests/symbolic/program_fixture.h"
 
 namespace qcdq {
@@ -264,8 +267,7 @@ TEST(TraceModule, TracesInEvalModeWithNamedWeights) {
   EXPECT_TRUE(net->is_training());
   EXPECT_TRUE(net->conv->is_training());
   EXPECT_FALSE(net->norm->is_training());
-  lower(program);
-  record(program);
+  settle(program);
   EXPECT_EQ(program.inputs.at(0).name, "input");
   EXPECT_EQ(program.output_names, (std::vector<std::string>{"output"}));
   Ops counts = ops(program);
@@ -294,7 +296,7 @@ TEST(TraceModule, RefusesABakedSize) {
   Program program = program_from_module(net, baked, {at::rand({2, 2, 2})}, options);
   lower(program);
   try {
-    record(program);
+    settle_lowered(program);
     FAIL() << "a baked size was not refused";
   } catch (const UnsupportedOp& error) {
     EXPECT_EQ(error.details().op, "aten::view");

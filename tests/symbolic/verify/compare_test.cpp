@@ -4,8 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "symbolic/verify/compare_codes.h"
 #include "symbolic/verify/compare_outputs.h"
-#include "symbolic/verify/probe_model.h"
 #include "tests/symbolic/file/file_fixture.h"
 
 namespace qcdq {

@@ -3,6 +3,8 @@
 // source/pt2/arguments.cpp).
 #include <torch/torch.h>
 
+#include "symbolic/lower/lower.h"
+#include "symbolic/source/source.h"
 #include "tests/symbolic/source/pt2/pt2_fixture.h"
 
 namespace qcdq {

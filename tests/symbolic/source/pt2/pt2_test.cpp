@@ -5,7 +5,9 @@
 
 #include <fstream>
 
+#include "symbolic/settle.h"
 #include "symbolic/source/pt2/size_expression.h"
+#include "symbolic/source/source.h"
 #include "tests/symbolic/source/pt2/pt2_fixture.h"
 
 namespace qcdq {
@@ -88,8 +90,7 @@ TEST_F(Pt2, BecomesAProgramWithNamedAxes) {
   EXPECT_EQ(program.inputs[0].symbols, (std::vector<std::string>{"s0", ""}));
   ASSERT_EQ(program.inputs[0].examples.size(), 2u);
   EXPECT_EQ(program.inputs[0].examples[1].toTensor().sizes(), (std::vector<int64_t>{4, 2}));
-  lower(program);
-  record(program);
+  settle(program);
   EXPECT_EQ(ops(program), (std::map<std::string, int>{{"aten::relu", 1}, {"aten::mul.Tensor", 1}}));
   EXPECT_EQ(program.parameter_paths.size(), 1u);
   EXPECT_EQ(program.parameter_paths.begin()->second, "fc.weight");

@@ -1,0 +1,37 @@
+// See settle.h. Folding by recorded shapes gives lower() something to do (a branch is gone, a list
+// has a known length), and what lower() then makes new has to be recorded.
+#include "symbolic/settle.h"
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "symbolic/lower/lower.h"
+#include "symbolic/record/record.h"
+
+namespace qcdq {
+
+void settle_lowered(Program& program) {
+  // Each round settles one level of branches, loops and lists; models nest a few.
+  constexpr int kMostRounds = 64;
+  Recorder recorder(program);
+  recorder.run();
+  std::vector<std::string> folded;
+  for (int round = 0; round < kMostRounds; ++round) {
+    folded = recorder.fold();
+    if (folded.empty()) return recorder.finish();
+    lower(program);
+    recorder.refresh();
+  }
+  std::string names;
+  for (const std::string& name : folded) names += (names.empty() ? "" : ", ") + name;
+  throw std::runtime_error("the graph does not settle: after " + std::to_string(kMostRounds) +
+                           " rounds, folding by shapes still changes it (" + names + ")");
+}
+
+void settle(Program& program) {
+  lower(program);
+  settle_lowered(program);
+}
+
+}  // namespace qcdq

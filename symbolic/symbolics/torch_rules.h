@@ -1,0 +1,46 @@
+// What every symbolic function asks about torch: which element type an op computes in, how many
+// dimensions a value has, which dimension a negative number means. symbolics/onnx_forms.h has the
+// ONNX side: the nodes that stand for it at an opset.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "qcdq/symbolic.h"
+
+namespace qcdq {
+
+/// The rank of `x`, which is argument `name`; refuses where it is not known.
+int64_t rank_of(const GraphBuilder& graph, const NodeArgs& args, std::string_view name,
+                const Value& x);
+/// The dimensions of `x` (-1: dynamic); refuses where its rank is not known.
+std::vector<int64_t> dims_of(const GraphBuilder& graph, const NodeArgs& args, std::string_view name,
+                             const Value& x);
+/// dim in [0, rank); a 0-d tensor counts as rank 1, as in torch.
+int64_t normalized(int64_t dim, int64_t rank);
+
+/// Notes the dimensions of a value between ops, where ONNX's schema alone does not tell them.
+void set_dims(GraphBuilder& graph, const Value& value, std::vector<int64_t> dims);
+
+/// torch's promotion of two element types of equal standing.
+DType promote(DType a, DType b);
+/// torch's result_type of two tensors: a 0-d tensor only counts where its category (bool < integer
+/// < floating) is higher.
+DType result_type(const GraphBuilder& graph, const Value& a, const Value& b);
+/// torch's result_type of a tensor and a Scalar.
+DType result_type(DType tensor, bool scalar_is_integer);
+
+/// `x` in the element type that torch's output was recorded with.
+Value as_output(GraphBuilder& graph, const NodeArgs& args, const Value& x);
+
+/// Whether the op is an overload that takes a Scalar where others take a second Tensor.
+bool ends_with_scalar(const NodeArgs& args);
+
+/// "[1, 2]", for messages.
+std::string list_text(const std::vector<int64_t>& values);
+/// One number stands for all spatial dimensions, as torch's layers have it.
+std::vector<int64_t> spread(std::vector<int64_t> values, int64_t spatial);
+
+}  // namespace qcdq
