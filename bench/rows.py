@@ -2,6 +2,7 @@
 
 Used by report.py, headline.py, plots.py and compare.py. Plain Python, no packages.
 """
+
 import json
 import pathlib
 
@@ -16,8 +17,15 @@ def parse_name(name):
     if len(parts) != 7 or not parts[5].startswith("t"):
         raise ValueError(f"{name!r}: a row is named op/pass/granularity/type/size/tTHREADS/impl")
     op, pass_, granularity, type_, size, threads, impl = parts
-    return {"op": op, "pass": pass_, "granularity": granularity, "type": type_, "size": size,
-            "threads": int(threads[1:]), "impl": impl}  # fmt: skip
+    return {
+        "op": op,
+        "pass": pass_,
+        "granularity": granularity,
+        "type": type_,
+        "size": size,
+        "threads": int(threads[1:]),
+        "impl": impl,
+    }
 
 
 def row_of(suite, entry):
@@ -27,10 +35,21 @@ def row_of(suite, entry):
         row["error"] = entry.get("error_message", "failed")
         return row
     median = entry["real_time"] * UNITS[entry["time_unit"]]
-    row.update(median_ns=median, low_ns=entry.get("low_ns", median),
-               high_ns=entry.get("high_ns", median))  # fmt: skip
-    for name in ("ratio", "ratio_low", "ratio_high", "samples", "elements", "bytes_per_second",
-                 "items_per_second", "peak_bytes", "operations", "traffic_bytes"):  # fmt: skip
+    row.update(
+        median_ns=median, low_ns=entry.get("low_ns", median), high_ns=entry.get("high_ns", median)
+    )
+    for name in (
+        "ratio",
+        "ratio_low",
+        "ratio_high",
+        "samples",
+        "elements",
+        "bytes_per_second",
+        "items_per_second",
+        "peak_bytes",
+        "operations",
+        "traffic_bytes",
+    ):
         if name in entry:
             row[name] = entry[name]
     return row
@@ -67,8 +86,9 @@ def select(rows, **wanted):
     for row in rows:
         if "error" in row:
             continue
-        if all(row.get(f) in v if isinstance(v, tuple) else row.get(f) == v
-               for f, v in wanted.items()):  # fmt: skip
+        if all(
+            row.get(f) in v if isinstance(v, tuple) else row.get(f) == v for f, v in wanted.items()
+        ):
             found.append(row)
     return found
 

@@ -110,9 +110,7 @@ def test_pt2_that_is_no_archive(refused, tmp_path):
 
 
 def test_plugin_that_is_not_there(refused, models):
-    line = refused(
-        "export", models["net"], "-o", "o.onnx", "--plugin", "./libmine.so", code=1
-    )
+    line = refused("export", models["net"], "-o", "o.onnx", "--plugin", "./libmine.so", code=1)
     assert line.startswith("qcdq export: --plugin ./libmine.so: ./libmine.so: cannot open")
 
 

@@ -6,11 +6,10 @@ import hashlib
 import numpy
 import onnx
 import torch
-import torchvision
-from conftest import ort_session, relative_difference, run_ort
 
 import models
 import qcdq
+from conftest import ort_session, relative_difference, run_ort
 from qcdq import nn as qnn
 
 

@@ -54,8 +54,9 @@ def test_preload(ops_library, linear):
 
 def test_twice(ops_library, linear):
     load = LOADS["load_library"].format(library=str(ops_library))
-    result = python(f"{load}\n{load}\n{LOADS['ctypes'].format(library=str(ops_library))}\n{USE}",
-                    linear)  # fmt: skip
+    result = python(
+        f"{load}\n{load}\n{LOADS['ctypes'].format(library=str(ops_library))}\n{USE}", linear
+    )
     assert result.returncode == 0, result.stderr
 
 
@@ -76,7 +77,9 @@ def test_cuda_library_is_missing(ops_library, tmp_path):
     shutil.copy(ops_library, copy)
     result = python(LOADS["load_library"].format(library=str(copy)) + CALL_CUDA)
     assert result.returncode == 0, result.stderr
-    assert "NotImplementedError: qcdq::fake_quantize: an argument is on a CUDA device" in result.stdout
+    assert (
+        "NotImplementedError: qcdq::fake_quantize: an argument is on a CUDA device" in result.stdout
+    )
     assert str(tmp_path / "libqcdq_cuda.so") in result.stdout
     assert "./dev build --cuda" in result.stdout
 

@@ -10,10 +10,10 @@ import sys
 import onnx
 import pytest
 import torch
-from conftest import count_ops, relative_difference, run_ort
 
 import qcdq
 import qcdq_program
+from conftest import count_ops, relative_difference, run_ort
 from qcdq import _libraries
 from qcdq import nn as qnn
 

@@ -122,7 +122,9 @@ def test_int32_biases_explain_every_difference(qcdq, moved):
     assert report["codes_differing"] == 0 and report["max_relative"] > 1e-4
     notes = [w for w in report["warnings"] if "optimisations off" in w]
     words = r"3 float biases are int32 in the file, which moves [1-9]\d* of \d+ codes; with float biases"
-    assert notes and all(re.search(words + r" the difference is .*e-0[5-9]$", n) for n in notes), notes
+    assert notes and all(re.search(words + r" the difference is .*e-0[5-9]$", n) for n in notes), (
+        notes
+    )
 
 
 def wrong_scale(graph, tensors):
@@ -145,17 +147,22 @@ def missing_bias(graph, tensors):
         tensors[bias.input[0]] = tensors[bias.input[0]] * 0
 
 
-@pytest.mark.parametrize("change, words", [
-    (wrong_scale, "relative difference"),
-    (bias_off_by_two_codes, "steps from the float bias in the metadata, expected at most 0.5"),
-    (missing_bias, "output"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (wrong_scale, "relative difference"),
+        (bias_off_by_two_codes, "steps from the float bias in the metadata, expected at most 0.5"),
+        (missing_bias, "output"),
+    ],
+)
 def test_what_int32_biases_do_not_explain_is_found(qcdq, moved, tmp_path, change, words):
     model = onnx.load(str(moved[1]))
     tensors = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     change(model.graph, tensors)
     for i in model.graph.initializer:
-        i.CopyFrom(numpy_helper.from_array(tensors[i.name].astype(numpy_helper.to_array(i).dtype), i.name))
+        i.CopyFrom(
+            numpy_helper.from_array(tensors[i.name].astype(numpy_helper.to_array(i).dtype), i.name)
+        )
     if change is missing_bias:
         entry = next(e for e in model.metadata_props if e.key == "qcdq.rounded_biases")
         entry.value = re.sub(r"(?<=[\t ])\S+", "0", entry.value)

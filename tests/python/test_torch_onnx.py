@@ -10,11 +10,11 @@ import sys
 import onnx
 import pytest
 import torch
-from conftest import relative_difference, run_ort
-from pairs import all_codes, check, make_net, torch_onnx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import qcdq
+from conftest import relative_difference, run_ort
+from pairs import all_codes, check, make_net, torch_onnx
 
 pytest.importorskip("onnxscript")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
