@@ -102,7 +102,7 @@ def two_threads(rows):
 
 
 def qat(rows):
-    """The training step, of fixed scales, learned ones and the layers' quantisers, and its memory."""
+    """The training step, of fixed and learned scales and the layers' quantisers, and its memory."""
     lines = []
     kinds = (
         ("ours", "ResNet-18 QAT step", 1.2),
@@ -201,72 +201,26 @@ def gpu(rows):
             ("blocked by 32", ("blocked",)),
         ):
             lines.append(gpu_share(rows, name, granularities, type_))
-    fwd = dict(op="fake_quantize", pass_="fwd")
+    per_tensor = ("per_tensor",)
+    fwd = dict(op="fake_quantize", pass_="fwd", type="f32")
+    fwd_bwd = dict(op="fake_quantize", pass_="fwd_bwd")
     learned = dict(op="fake_quantize_learned", pass_="fwd_bwd")
-    lines.append(
-        gpu_speedup(
-            rows,
-            "GPU fake_quantize f32 against aten",
-            2,
-            "aten",
-            ("per_tensor",),
-            type="f32",
-            **fwd,
-        )
-    )
-    lines.append(
-        gpu_speedup(
-            rows,
-            "GPU fake_quantize f32 per channel against aten",
-            2,
-            "aten",
-            PER_CHANNEL,
-            type="f32",
-            **fwd,
-        )
-    )
-    lines.append(
-        gpu_speedup(
-            rows,
-            "GPU fake_quantize fwd+bwd (STE) against aten",
-            None,
-            "aten",
-            ("per_tensor",),
-            op="fake_quantize",
-            pass_="fwd_bwd",
-        )
-    )
-    lines.append(
-        gpu_speedup(
-            rows,
-            "GPU fake_quantize_learned fwd+bwd against aten",
-            None,
-            "aten_learnable",
-            ("per_tensor",),
-            **learned,
-        )
-    )
-    lines.append(
-        gpu_speedup(
-            rows,
-            "GPU fake_quantize_learned per channel against aten",
+    qparams = dict(op="choose_qparams", pass_="fwd")
+    for what, least, other, granularities, wanted in (
+        ("fake_quantize f32 against aten", 2, "aten", per_tensor, fwd),
+        ("fake_quantize f32 per channel against aten", 2, "aten", PER_CHANNEL, fwd),
+        ("fake_quantize fwd+bwd (STE) against aten", None, "aten", per_tensor, fwd_bwd),
+        ("fake_quantize_learned fwd+bwd against aten", None, "aten_learnable", per_tensor, learned),
+        (
+            "fake_quantize_learned per channel against aten",
             None,
             "aten_learnable",
             PER_CHANNEL,
-            **learned,
-        )
-    )
-    lines.append(
-        gpu_speedup(
-            rows,
-            "GPU choose_qparams against aten's aminmax",
-            None,
-            "aten_aminmax",
-            ("per_tensor",),
-            op="choose_qparams",
-            pass_="fwd",
-        )
-    )
+            learned,
+        ),
+        ("choose_qparams against aten's aminmax", None, "aten_aminmax", per_tensor, qparams),
+    ):
+        lines.append(gpu_speedup(rows, f"GPU {what}", least, other, granularities, **wanted))
     return lines
 
 
@@ -275,71 +229,32 @@ def table(rows, has_avx512):
     if rows and all(x["suite"] == "gpu" for x in rows):
         return gpu(rows)
     fwd = dict(op="fake_quantize", pass_="fwd")
+    f32 = dict(granularity="per_tensor", type="f32")
+    both = dict(pass_="fwd_bwd", **f32)
+    learned = dict(op="fake_quantize_learned", **both)
+    qparams = dict(op="choose_qparams", pass_="fwd", **f32)
+    sizes = ("256KiB", "4MiB", "64MiB")
     times = 8 if has_avx512 else 15
-    lines = [
-        to_copy(
-            rows, "fake_quantize f32 per tensor", 1.15, granularity="per_tensor", type="f32", **fwd
-        )
-    ]
+    lines = [to_copy(rows, "fake_quantize f32 per tensor", 1.15, **fwd, **f32)]
     for granularity, name in (
         ("channel_0", "per channel, axis 0"),
         ("channel_1", "per channel, axis 1"),
         ("channel_last", "per channel, last axis"),
         ("blocked", "blocked by 32"),
     ):
-        lines.append(
-            to_copy(
-                rows, f"fake_quantize f32 {name}", 1.25, granularity=granularity, type="f32", **fwd
-            )
-        )
+        wanted = dict(granularity=granularity, type="f32", **fwd)
+        lines.append(to_copy(rows, f"fake_quantize f32 {name}", 1.25, **wanted))
     for type_ in ("f16", "bf16"):
-        lines.append(
-            to_copy(
-                rows,
-                f"fake_quantize {type_} per tensor",
-                1.3,
-                granularity="per_tensor",
-                type=type_,
-                **fwd,
-            )
-        )
-    lines += speedups(
-        rows,
-        "fake_quantize f32 against aten",
-        times,
-        "aten",
-        ("256KiB", "4MiB", "64MiB"),
-        granularity="per_tensor",
-        type="f32",
-        **fwd,
-    )
+        wanted = dict(granularity="per_tensor", type=type_, **fwd)
+        lines.append(to_copy(rows, f"fake_quantize {type_} per tensor", 1.3, **wanted))
+    lines += speedups(rows, "fake_quantize f32 against aten", times, "aten", sizes, **fwd, **f32)
     lines.append(small_call(rows, "a call on 64 elements", "fwd"))
     lines.append(small_call(rows, "the same, x requires grad", "fwd_grad"))
-    both = dict(pass_="fwd_bwd", granularity="per_tensor", type="f32")
     lines.append(to_copy(rows, "fake_quantize fwd+bwd (STE)", 2.5, op="fake_quantize", **both))
-    lines.append(
-        to_copy(rows, "fake_quantize_learned fwd+bwd", 3.5, op="fake_quantize_learned", **both)
-    )
-    lines += speedups(
-        rows,
-        "fake_quantize_learned against aten",
-        15,
-        "aten_learnable",
-        ("256KiB", "4MiB"),
-        op="fake_quantize_learned",
-        **both,
-    )
-    lines.append(
-        to_copy(
-            rows,
-            "choose_qparams",
-            0.7,
-            op="choose_qparams",
-            pass_="fwd",
-            granularity="per_tensor",
-            type="f32",
-        )
-    )
+    lines.append(to_copy(rows, "fake_quantize_learned fwd+bwd", 3.5, **learned))
+    what = "fake_quantize_learned against aten"
+    lines += speedups(rows, what, 15, "aten_learnable", sizes[:2], **learned)
+    lines.append(to_copy(rows, "choose_qparams", 0.7, **qparams))
     lines.append(two_threads(rows))
     lines += qat(rows)
     # `./dev bench` never measures a GPU: one line says so.
@@ -358,7 +273,8 @@ def as_text(lines):
     cells += [(x["what"], x["target"], x["value"] or "-", verdict(x), x["where"]) for x in lines]
     widths = [max(len(row[i]) for row in cells) for i in range(4)]
     return "\n".join(
-        "  ".join(c.ljust(w) for c, w in zip(row, widths)) + "  " + row[4] for row in cells
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=False)) + "  " + row[4]
+        for row in cells
     )
 
 

@@ -47,10 +47,8 @@ def session_of(path, threads):
 def quantised_by_ort(fp32, folder):
     """ORT's own quantisation: QDQ, uint8 activations, int8 weights per channel."""
     session = session_of(fp32, 1)
-    prepared, path = (
-        pathlib.Path(folder) / "prepared.onnx",
-        pathlib.Path(folder) / "ort_static.onnx",
-    )
+    prepared = pathlib.Path(folder) / "prepared.onnx"
+    path = pathlib.Path(folder) / "ort_static.onnx"
     quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
     quantize_static(
         str(prepared),
@@ -87,7 +85,7 @@ def measure(paths, threads, seconds):
             call()
             times[name].append(time.perf_counter_ns() - start)
     ruler = times[next(iter(times))]
-    return {name: (t, [a / b for a, b in zip(t, ruler)]) for name, t in times.items()}
+    return {name: (t, [a / b for a, b in zip(t, ruler, strict=True)]) for name, t in times.items()}
 
 
 def entry(name, threads, times, ratios):

@@ -150,15 +150,11 @@ def main():
     benchmarks = []
     for impl, values in times.items():
         low, middle, high = quartiles(values)
-        ratio_low, ratio, ratio_high = quartiles([a / b for a, b in zip(values, times["fp32"])])
-        memory = int(
-            subprocess.run(
-                [sys.executable, __file__, "--memory-of", impl],
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
+        ratio_low, ratio, ratio_high = quartiles(
+            [a / b for a, b in zip(values, times["fp32"], strict=True)]
         )
+        command = [sys.executable, __file__, "--memory-of", impl]
+        memory = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         benchmarks.append(
             {
                 "name": f"resnet18/train_step/channel_0/f32/{BATCH}x3x{IMAGE}x{IMAGE}/t1/{impl}",

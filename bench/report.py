@@ -17,7 +17,7 @@ import platform
 import sys
 
 import headline
-import plots
+import report_plots
 import rows as r
 
 SUITES = ("kernels", "ops", "export", "qat_step", "ort_latency", "peers", "gpu")
@@ -37,7 +37,8 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; }
 svg { width: 100%; background: var(--panel); border-radius: 8px; font: 11px system-ui, sans-serif; }
 svg text { fill: var(--ink); } svg .title { font-size: 14px; font-weight: 600; }
 svg .small { font-size: 10px; fill: var(--soft); } .grid { stroke: var(--line); }
-.reference { stroke: var(--soft); stroke-dasharray: 3 3; } .roof { stroke: var(--soft); stroke-width: 1.3; }
+.reference { stroke: var(--soft); stroke-dasharray: 3 3; }
+.roof { stroke: var(--soft); stroke-width: 1.3; }
 details > summary { cursor: pointer; margin: .8rem 0; }
 """
 
@@ -136,222 +137,6 @@ def columns(row):
 HEADINGS = ["row", "median", "quartiles", "ratio to ruler", "bytes/s", "items/s"]
 
 
-def by_size(rows, value, **wanted):
-    """{impl: [(bytes, value, tooltip)]} for a plot over sizes."""
-    series = {}
-    for row in r.select(rows, **wanted):
-        place = r.size_bytes(row["size"]) or (row["elements"] * 4 if row["size"] == "64" else None)
-        if place and value in row:
-            series.setdefault(row["impl"], []).append(
-                (
-                    place,
-                    row[value],
-                    f"{row['impl']}, {row['size']}: {r.show_time(row['median_ns'])}, "
-                    f"{row['ratio']:.2f}x the ruler",
-                )
-            )
-    return series
-
-
-def size_plots(rows):
-    out = []
-    for op, pass_, name in (
-        ("fake_quantize", "fwd", "fake_quantize, forward"),
-        ("fake_quantize", "fwd_bwd", "fake_quantize, forward + backward (STE)"),
-        ("fake_quantize_learned", "fwd_bwd", "fake_quantize_learned, forward + backward"),
-    ):
-        wanted = dict(
-            suite="ops", op=op, pass_=pass_, granularity="per_tensor", type="f32", threads=1
-        )
-        out.append(
-            plots.lines(
-                f"{name}: time of a call",
-                "size of x (f32, 1 thread)",
-                "time",
-                by_size(rows, "median_ns", **wanted),
-                y_name=plots.duration,
-            )
-        )
-        out.append(
-            plots.lines(
-                f"{name}: ratio to x.clone()",
-                "size of x (f32, 1 thread)",
-                "times a copy",
-                by_size(rows, "ratio", **wanted),
-                reference=1.0,
-            )
-        )
-    wanted = dict(
-        suite="kernels", op="fake_quantize", pass_="fwd", granularity="per_tensor", type="f32"
-    )
-    out.append(
-        plots.lines(
-            "Kernel on warm buffers, each ISA: bytes/s",
-            "size of x (f32, 1 thread)",
-            "bytes/s",
-            by_size(rows, "bytes_per_second", **wanted),
-        )
-    )
-    return out
-
-
-def granularity_plot(rows):
-    entries = []
-    for row in r.select(
-        rows, suite="ops", op="fake_quantize", pass_="fwd", size="4MiB", impl="ours", threads=1
-    ):
-        entries.append(
-            (f"ours {row['type']} {row['granularity']}", row["ratio"], f"{row['ratio']:.2f}x")
-        )
-    return plots.bars("fake_quantize forward, 4 MiB: ratio to x.clone()", "times a copy", entries)
-
-
-LEVELS = {"L1": "16KiB", "L2": "256KiB", "L3": "4MiB", "memory": "64MiB"}
-
-
-def roofline_plot(rows):
-    """Roofs: memcpy at a size of each cache level. Ceilings: the loops in registers."""
-    copies = {
-        x["size"]: x
-        for x in r.select(
-            rows,
-            suite="kernels",
-            impl="memcpy",
-            op="fake_quantize",
-            pass_="fwd",
-            granularity="per_tensor",
-            type="f32",
-        )
-    }
-    roofs = {
-        level: copies[size]["bytes_per_second"] for level, size in LEVELS.items() if size in copies
-    }
-    rates = {
-        x["pass"]: x["operations"] / x["median_ns"] * 1e9
-        for x in r.select(rows, suite="kernels", op="peak")
-        if "operations" in x
-    }
-    peaks = {}
-    if "multiply_add" in rates:
-        peaks["multiply and add"] = rates["multiply_add"]
-    if "divide" in rates:
-        # fake_quantize is seven operations, one of them a true division.
-        peaks["one division in seven operations"] = 7 * rates["divide"]
-    isas = [
-        x["impl"]
-        for x in r.select(rows, suite="kernels", op="fake_quantize")
-        if x["impl"] != "memcpy"
-    ]
-    points = {}
-    for row in r.select(
-        rows, suite="kernels", granularity="per_tensor", type="f32", impl=isas[0] if isas else ""
-    ):
-        if row.get("traffic_bytes"):
-            rate = row["operations"] / row["median_ns"] * 1e9
-            points.setdefault(f"{row['op']} {row['pass']}", []).append(
-                (
-                    row["operations"] / row["traffic_bytes"],
-                    rate,
-                    f"{row['op']} {row['pass']}, {row['size']}: {rate / 1e9:.1f} G operations/s",
-                )
-            )
-    return plots.roofline("Roofline of the kernels (f32, 1 thread)", points, roofs, peaks)
-
-
-def model_plots(rows):
-    out = []
-    step = r.select(rows, suite="qat_step", threads=1)
-    out.append(
-        plots.bars(
-            "ResNet-18 training step, 8x3x112x112: time",
-            "times the fp32 step (1 thread)",
-            [
-                (x["impl"], x["ratio"], f"{x['ratio']:.2f}x  {r.show_time(x['median_ns'])}")
-                for x in step
-            ],
-        )
-    )
-    base = [x["peak_bytes"] for x in step if x["impl"] == "fp32" and "peak_bytes" in x]
-    if base:
-        out.append(
-            plots.bars(
-                "ResNet-18 training step: peak memory of tensors",
-                "times the fp32 step",
-                [
-                    (
-                        x["impl"],
-                        x["peak_bytes"] / base[0],
-                        f"{x['peak_bytes'] / base[0]:.2f}x  {x['peak_bytes'] / r.MIB:.0f} MiB",
-                    )
-                    for x in step
-                    if "peak_bytes" in x
-                ],
-            )
-        )
-    peers = r.select(rows, suite="peers")
-    out.append(
-        plots.bars(
-            "Python peers: ResNet-18 training step",
-            "times the fp32 step in Python",
-            [
-                (x["impl"], x["ratio"], f"{x['ratio']:.2f}x  {r.show_time(x['median_ns'])}")
-                for x in peers
-            ],
-        )
-    )
-    latency = r.select(rows, suite="ort_latency", threads=1)
-    out.append(
-        plots.bars(
-            "ONNX Runtime, ResNet-18 1x3x224x224: latency",
-            "times the fp32 model (1 thread)",
-            [
-                (x["impl"], x["ratio"], f"{x['ratio']:.2f}x  {r.show_time(x['median_ns'])}")
-                for x in latency
-            ],
-        )
-    )
-    return out
-
-
-GPU_OPS = (
-    ("fake_quantize", "fwd"),
-    ("fake_quantize", "fwd_bwd"),
-    ("fake_quantize_learned", "fwd_bwd"),
-    ("choose_qparams", "fwd"),
-    ("quantize", "fwd"),
-    ("dequantize", "fwd"),
-)
-
-
-def gpu_plots(rows):
-    wanted = dict(
-        suite="gpu", op="fake_quantize", pass_="fwd", granularity="per_tensor", type="f32"
-    )
-    out = [
-        plots.lines(
-            "GPU fake_quantize, forward: time of a call",
-            "size of x (f32)",
-            "time",
-            by_size(rows, "median_ns", **wanted),
-            y_name=plots.duration,
-        )
-    ]
-    for op, pass_ in GPU_OPS:
-        entries = [
-            (
-                f"{x['impl'].split('_')[0]} {x['type']} {x['granularity']}",
-                x["ratio"],
-                f"{x['ratio']:.2f}x  {r.show_time(x['median_ns'])}",
-            )
-            for x in r.select(rows, suite="gpu", op=op, pass_=pass_, size="64MiB")
-            if "ratio" in x and x["impl"].startswith(("ours", "aten"))
-        ]
-        out.append(
-            plots.bars(f"GPU {op} {pass_}, 64 MiB: ratio to x.clone()", "times a copy", entries)
-        )
-    return out
-
-
 def as_html(report, lines):
     meta, rows = report["meta"], report["rows"]
     escape = html.escape
@@ -360,22 +145,14 @@ def as_html(report, lines):
         for k, v in meta_lines(meta)
     )
     promise = "".join(
-        f"<tr><td>{escape(x['what'])}</td><td>{escape(x['target'])}</td><td class=number>{escape(x['value'] or '-')}"
-        f"</td><td class={headline.verdict(x).split(' ')[0].lower() or 'soft'}>{headline.verdict(x)}</td>"
+        f"<tr><td>{escape(x['what'])}</td><td>{escape(x['target'])}</td>"
+        f"<td class=number>{escape(x['value'] or '-')}</td>"
+        f"<td class={headline.verdict(x).split(' ')[0].lower() or 'soft'}>"
+        f"{headline.verdict(x)}</td>"
         f"<td class=soft>{escape(x['where'])}</td></tr>"
         for x in lines
     )
-    drawn = [
-        p
-        for p in [
-            *size_plots(rows),
-            granularity_plot(rows),
-            roofline_plot(rows),
-            *model_plots(rows),
-            *gpu_plots(rows),
-        ]
-        if p
-    ]
+    drawn = report_plots.drawn(rows)
     tables = []
     for suite in SUITES:
         found = [x for x in rows if x["suite"] == suite]
@@ -394,11 +171,13 @@ def as_html(report, lines):
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>qcdq benchmarks</title>'
         f'<meta name="viewport" content="width=device-width"><style>{CSS}</style>'
-        f"<h1>qcdq benchmarks</h1><table>{head}</table><h2>What was promised and what was measured</h2>"
-        f"<table><tr><th>row</th><th>promise</th><th>measured</th><th></th><th>at</th></tr>{promise}</table>"
-        f"<h2>Plots</h2><p class=soft>Medians. A ratio compares samples taken in turn with its ruler: x.clone() "
-        f"for ops, memcpy into a warm buffer for kernels, the float model for models. Point at a mark for its "
-        f"numbers.</p><div class=plots>{''.join(f'<div>{p}</div>' for p in drawn)}</div>"
+        f"<h1>qcdq benchmarks</h1><table>{head}</table>"
+        f"<h2>What was promised and what was measured</h2><table><tr><th>row</th><th>promise</th>"
+        f"<th>measured</th><th></th><th>at</th></tr>{promise}</table>"
+        f"<h2>Plots</h2><p class=soft>Medians. A ratio compares samples taken in turn with its "
+        f"ruler: x.clone() for ops, memcpy into a warm buffer for kernels, the float model for "
+        f"models. Point at a mark for its numbers.</p>"
+        f"<div class=plots>{''.join(f'<div>{p}</div>' for p in drawn)}</div>"
         f"<h2>All rows</h2>{''.join(tables)}</html>\n"
     )
 

@@ -1,6 +1,6 @@
 """Rows of a benchmark run: read from Google Benchmark's JSON, found by their fields.
 
-Used by report.py, headline.py, plots.py and compare.py. Plain Python, no packages.
+Used by report.py, headline.py, report_plots.py, plots.py and compare.py. Plain Python, no packages.
 """
 
 import json
@@ -80,7 +80,7 @@ def key(row):
 
 
 def select(rows, **wanted):
-    """Rows without error whose fields equal `wanted`; `pass_` stands for pass, a tuple for any of."""
+    """Rows without error whose fields equal `wanted`; `pass_` is pass, a tuple means any of it."""
     wanted = {name.rstrip("_"): value for name, value in wanted.items()}
     found = []
     for row in rows:

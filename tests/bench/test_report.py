@@ -14,21 +14,9 @@ from made_up_rows import KERNELS, OPS, QAT, group, write_raw
 @pytest.fixture
 def written(raw, tmp_path, capsys):
     out = tmp_path / "report"
-    assert (
-        report.main(
-            [
-                "--raw",
-                str(raw),
-                "--out",
-                str(out),
-                "--command",
-                "./dev bench --quick",
-                "--note",
-                "peers: none & <none>",
-            ]
-        )
-        == 0
-    )
+    options = ["--raw", str(raw), "--out", str(out)]
+    options += ["--command", "./dev bench --quick", "--note", "peers: none & <none>"]
+    assert report.main(options) == 0
     return out, capsys.readouterr().out
 
 
@@ -95,11 +83,8 @@ def test_gpu_per_channel_is_the_worst_axis(tmp_path):
     assert lines["GPU fake_quantize f32 per channel"]["value"] == "80%"
     assert lines["GPU fake_quantize f32 per channel against aten"]["value"] == "4.00x"
     learned = lines["GPU fake_quantize_learned per channel against aten"]
-    assert (
-        learned["value"] == "4.00x"
-        and learned["target"] == "(no promise)"
-        and learned["ok"] is None
-    )
+    assert learned["value"] == "4.00x"
+    assert learned["target"] == "(no promise)" and learned["ok"] is None
     assert headline.verdict(lines["GPU fake_quantize f16 per channel"]) == "not measured"
 
 
@@ -128,10 +113,8 @@ def test_speedups_are_of_the_same_group(tmp_path):
 
 
 def test_an_avx512_machine_has_its_own_promise(tmp_path):
-    assert (
-        table(tmp_path, avx512=True, ops=OPS)["fake_quantize f32 against aten, 4MiB"]["target"]
-        == ">= 8x"
-    )
+    lines = table(tmp_path, avx512=True, ops=OPS)
+    assert lines["fake_quantize f32 against aten, 4MiB"]["target"] == ">= 8x"
 
 
 def test_small_call_and_threads(tmp_path):
@@ -201,9 +184,9 @@ def test_a_refused_row_is_listed_and_in_no_plot(tmp_path, capsys):
     folder = write_raw(tmp_path / "raw", ops=[*OPS, broken])
     assert report.main(["--raw", str(folder), "--out", str(tmp_path / "out")]) == 0
     assert (
-        "not measured: ops/fake_quantize/fwd/per_tensor/f16/4MiB/t1/aten: not implemented for 'Half'"
-        in capsys.readouterr().out
-    )
+        "not measured: ops/fake_quantize/fwd/per_tensor/f16/4MiB/t1/aten: "
+        "not implemented for 'Half'"
+    ) in capsys.readouterr().out
 
 
 def test_an_empty_folder_is_an_error(tmp_path, capsys):

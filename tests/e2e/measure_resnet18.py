@@ -72,8 +72,8 @@ def main():
     qcdq = built("QCDQ_BIN", "qcdq")
     baseline = arguments.baseline or built("QCDQ_LOAD_AND_RUN", "qcdq_load_and_run")
     mib = 2**20
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
         model = folder / "model.pt"
         writer = multiprocessing.get_context("spawn").Process(
             target=write_model, args=(arguments.model, arguments.form, model)

@@ -1,4 +1,5 @@
-"""An installed qcdq serves programs and plugins built outside this tree: cmake --install, find_package(qcdq)."""
+"""An installed qcdq serves programs and plugins built outside this tree: cmake --install and
+find_package(qcdq)."""
 
 import os
 import pathlib

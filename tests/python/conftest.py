@@ -24,8 +24,8 @@ def _qcdq_ops(ops_library):
 def model_file():
     """model_file(name, form, quantisers=None): the path of a scripted or traced .pt file; its
     float or fake-quantised model is the same for both forms."""
-    with tempfile.TemporaryDirectory(prefix="qcdq_models_") as folder:
-        folder = pathlib.Path(folder)
+    with tempfile.TemporaryDirectory(prefix="qcdq_models_") as name:
+        folder = pathlib.Path(name)
 
         def make(name, form, quantisers=None):
             path = folder / f"{name}_{quantisers or 'float'}_{form}.pt"

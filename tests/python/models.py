@@ -190,7 +190,9 @@ def quantised_model(model, quantisers="qcdq", example=None):
         traced.add_submodule(name, activation(*parameters))
         with traced.graph.inserting_after(node):
             quantiser = traced.graph.call_module(name, (node,))
-        node.replace_all_uses_with(quantiser, delete_user_cb=lambda user: user is not quantiser)
+        node.replace_all_uses_with(
+            quantiser, delete_user_cb=lambda user, own=quantiser: user is not own
+        )
     traced.graph.lint()
     traced.recompile()
     return traced.eval()

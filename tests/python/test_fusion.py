@@ -309,7 +309,7 @@ CASES = [(name, options) for name in PER_CHANNEL for options in OPTIONS] + [
 ]
 
 
-@pytest.mark.parametrize("name, options", CASES, ids=lambda value: str(value))
+@pytest.mark.parametrize("name, options", CASES, ids=str)
 def test_numbers(qcdq, tmp_path, name, options):
     make, shape = {**PER_CHANNEL, "aten": (Aten, (4, 8))}[name]
     torch.manual_seed(5)

@@ -133,19 +133,18 @@ class Quantized(torch.nn.Module):
         return torch.ops.qcdq.fake_quantize_dynamic(y, 0, 255)
 
 
+NAMES = (
+    "fake_quantize",
+    "quantize",
+    "dequantize",
+    "fake_quantize_learned",
+    "choose_qparams",
+    "fake_quantize_dynamic",
+)
+
+
 def op_names(text):
-    return {
-        name
-        for name in (
-            "fake_quantize",
-            "quantize",
-            "dequantize",
-            "fake_quantize_learned",
-            "choose_qparams",
-            "fake_quantize_dynamic",
-        )
-        if f"qcdq::{name}(" in text
-    }
+    return {name for name in NAMES if f"qcdq::{name}(" in text}
 
 
 @pytest.mark.parametrize("make", ["script", "trace"])
@@ -168,15 +167,7 @@ def test_export_keeps_the_ops_and_the_dynamic_axis():
     program = torch.export.export(model, (x,), dynamic_shapes=dynamic).run_decompositions()
     targets = {str(n.target) for n in program.graph.nodes if n.op == "call_function"}
     assert {t for t in targets if t.startswith("qcdq.")} == {
-        f"qcdq.{name}.default"
-        for name in (
-            "fake_quantize",
-            "quantize",
-            "dequantize",
-            "fake_quantize_learned",
-            "choose_qparams",
-            "fake_quantize_dynamic",
-        )
+        f"qcdq.{name}.default" for name in NAMES
     }
     wider = torch.randn(4, 9)
     assert torch.equal(program.module()(wider), model(wider))
@@ -209,7 +200,7 @@ def run_in_ort(op_type, inputs, outputs, opset=21):
         "g",
         [
             onnx.helper.make_tensor_value_info(n, to_type(v.dtype), v.shape)
-            for n, v in zip(names, inputs)
+            for n, v in zip(names, inputs, strict=True)
         ],
         [
             onnx.helper.make_tensor_value_info(n, to_type(np.dtype(t)), None)
@@ -220,7 +211,7 @@ def run_in_ort(op_type, inputs, outputs, opset=21):
         graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10
     )
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, dict(zip(names, inputs)))
+    return session.run(None, dict(zip(names, inputs, strict=True)))
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.uint16], ids=str)

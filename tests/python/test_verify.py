@@ -128,25 +128,10 @@ class TwoOutputs(nn.Module):
 def test_two_inputs_and_outputs(qcdq, tmp_path, form):
     model, output = tmp_path / "two.pt", tmp_path / "two.onnx"
     models.save(TwoOutputs(), model, form, (torch.randn(2, 3, 4), torch.randn(2, 3, 4)))
-    result = qcdq(
-        "export",
-        model,
-        "-o",
-        output,
-        "--input",
-        "y=f32[2,3,4]",
-        "--input",
-        "x=f32[2,3,4]",
-        "--output",
-        "sum",
-        "--output",
-        "flat",
-        "--dynamic",
-        "x:0=N",
-        "--dynamic",
-        "y:0=N",
-        "--verify",
-    )
+    options = ["--input", "y=f32[2,3,4]", "--input", "x=f32[2,3,4]"]
+    options += ["--output", "sum", "--output", "flat"]
+    options += ["--dynamic", "x:0=N", "--dynamic", "y:0=N"]
+    result = qcdq("export", model, "-o", output, *options, "--verify")
     assert result.returncode == 0, result.stderr
     graph = onnx.load(str(output)).graph
     assert [i.name for i in graph.input] == ["x", "y"]
