@@ -10,12 +10,16 @@ machines, or one machine on two days, can be compared; a ruler's own ratio is 1 
 Exits 0 when no row became slower by more than the threshold (in per cent), 1 when one did, 2 when
 the files cannot be compared.
 """
+
 import argparse
 import sys
 
 import rows as r
 
-METRICS = {"ratio": ("ratio", "ratio_low", "ratio_high"), "time": ("median_ns", "low_ns", "high_ns")}
+METRICS = {
+    "ratio": ("ratio", "ratio_low", "ratio_high"),
+    "time": ("median_ns", "low_ns", "high_ns"),
+}
 
 
 def change_of(before, after, metric, threshold):
@@ -43,10 +47,19 @@ def compare(before, after, metric="ratio", threshold=0.10):
         a, b = first[name], second[name]
         if "error" in b and "error" not in a:
             errors.append(f"{name}: {b['error']}")
-        elif "error" not in a and "error" not in b and METRICS[metric][0] in a and METRICS[metric][0] in b:
+        elif (
+            "error" not in a
+            and "error" not in b
+            and METRICS[metric][0] in a
+            and METRICS[metric][0] in b
+        ):
             changes[name] = change_of(a, b, metric, threshold)
-    return (changes, [n for n in first if n not in second], [n for n in second if n not in first],
-            errors)  # fmt: skip
+    return (
+        changes,
+        [n for n in first if n not in second],
+        [n for n in second if n not in first],
+        errors,
+    )
 
 
 def show(value, metric):
@@ -57,8 +70,13 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="compare.py", description=__doc__.split("\n\n")[0])
     parser.add_argument("before")
     parser.add_argument("after")
-    parser.add_argument("--threshold", type=float, default=10.0, metavar="PERCENT",
-                        help="slower by more than this is a regression (default 10)")  # fmt: skip
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=10.0,
+        metavar="PERCENT",
+        help="slower by more than this is a regression (default 10)",
+    )
     parser.add_argument("--metric", choices=list(METRICS), default="ratio")
     parser.add_argument("--all", action="store_true", help="list unchanged rows too")
     options = parser.parse_args(arguments)
@@ -77,18 +95,24 @@ def main(arguments=None):
     if machines[0] != machines[1]:
         print(f"note: different CPUs: {machines[0]} and {machines[1]}")
     order = {"regression": 0, "slower": 1, "faster": 2, "same": 3}
-    for name, c in sorted(changes.items(), key=lambda x: (order[x[1]["kind"]], -abs(x[1]["change"]))):
+    for name, c in sorted(
+        changes.items(), key=lambda x: (order[x[1]["kind"]], -abs(x[1]["change"]))
+    ):
         if c["kind"] != "same" or options.all:
-            print(f"{c['kind']:<10} {100 * c['change']:+7.1f} %  "
-                  f"{show(c['before'], options.metric):>9} -> {show(c['after'], options.metric):<9} "
-                  f"{name}")  # fmt: skip
+            print(
+                f"{c['kind']:<10} {100 * c['change']:+7.1f} %  "
+                f"{show(c['before'], options.metric):>9} -> {show(c['after'], options.metric):<9} "
+                f"{name}"
+            )
     for text in errors:
         print(f"fails now  {text}")
     counts = {kind: sum(c["kind"] == kind for c in changes.values()) for kind in order}
-    print(f"{len(changes)} rows compared by {options.metric}: "
-          + ", ".join(f"{n} {kind}" for kind, n in counts.items())
-          + (f"; {len(gone)} only before" if gone else "")
-          + (f"; {len(new)} only after" if new else ""))  # fmt: skip
+    print(
+        f"{len(changes)} rows compared by {options.metric}: "
+        + ", ".join(f"{n} {kind}" for kind, n in counts.items())
+        + (f"; {len(gone)} only before" if gone else "")
+        + (f"; {len(new)} only after" if new else "")
+    )
     return 1 if counts["regression"] or errors else 0
 
 

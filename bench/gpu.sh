@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# One command on a machine with an NVIDIA GPU: builds the ops and their CUDA kernels against the torch of python3, tests them for
-# exactness, runs compute-sanitizer over them where it is, measures them, and writes build/gpu/report (report.json, .md, .html).
+# One command on a machine with an NVIDIA GPU: builds the ops and their CUDA kernels against the torch of python3, tests
+# them for exactness, runs compute-sanitizer over them where it is, measures them, and writes build/gpu/report
+# (report.json, .md, .html).
 # Needs no network and installs nothing; says what is missing. About 3 minutes on 16 cores.
 #   PYTHON=.venv/bin/python bench/gpu.sh     another Python's torch
 #   SANITIZER_SECONDS=30 bench/gpu.sh        each compute-sanitizer run is stopped then (default 100)
@@ -32,7 +33,9 @@ if command -v g++ >/dev/null; then
   has_header gtest/gtest.h || missing+=("GoogleTest (Debian: libgtest-dev)")
 fi
 [ ${#missing[@]} -eq 0 ] || fail "missing: $(printf '%s; ' "${missing[@]}")nothing was built"
-torch=$("$python" -c 'import torch; assert torch.version.cuda, "its torch is built without CUDA"; print(torch.__path__[0])') ||
+torch=$("$python" -c 'import torch
+assert torch.version.cuda, "its torch is built without CUDA"
+print(torch.__path__[0])') ||
   fail "$python has no torch for CUDA"
 
 say "building for $gpu (compute capability $capability) against $torch"
@@ -54,17 +57,20 @@ done
 export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
 say "exactness against affine.h and the CPU's ops"
-"$out/build/bin/cuda_test" --gtest_brief=1 || fail "there are failing tests: the numbers of these kernels are wrong, nothing is measured"
+"$out/build/bin/cuda_test" --gtest_brief=1 ||
+  fail "there are failing tests: the numbers of these kernels are wrong, nothing is measured"
 
 sanitizer=$(command -v compute-sanitizer || true)
 [ -n "$sanitizer" ] || sanitizer=$(dirname "$nvcc")/compute-sanitizer
 if [ -x "$sanitizer" ]; then
   say "compute-sanitizer"
   # Every op, every layout of the sums; a launch costs it about a millisecond.
+  tests='CudaTest.CanBeCaptured*:CudaTest.EveryType*:CudaTest.Empty*'
+  tests+=':CudaTest.LearnedGradients*:CudaTest.ScalesThatStart*'
   for tool in memcheck racecheck; do
     status=0
-    timeout "$sanitizer_seconds" "$sanitizer" --tool "$tool" --error-exitcode 9 "$out/build/bin/cuda_test" --gtest_brief=1 \
-      --gtest_filter='CudaTest.CanBeCaptured*:CudaTest.EveryType*:CudaTest.Empty*:CudaTest.LearnedGradients*:CudaTest.ScalesThatStart*' \
+    timeout "$sanitizer_seconds" "$sanitizer" --tool "$tool" --error-exitcode 9 \
+      "$out/build/bin/cuda_test" --gtest_brief=1 --gtest_filter="$tests" \
       >"$out/$tool.log" 2>&1 || status=$?
     case $status in
       0) ;;

@@ -3,6 +3,7 @@
 A promise is a median, on one thread unless it says otherwise, and where several sizes were measured
 the worst of them. All ratios come from rows that were measured in turn with each other.
 """
+
 import rows as r
 
 AT_LEAST_4_MIB = 4 * r.MIB
@@ -11,8 +12,11 @@ AT_LEAST_4_MIB = 4 * r.MIB
 def large(rows, **wanted):
     """The selected rows of at least 4 MiB, on one thread unless said otherwise."""
     wanted.setdefault("threads", 1)
-    return [x for x in r.select(rows, suite="ops", **wanted)
-            if (r.size_bytes(x["size"]) or 0) >= AT_LEAST_4_MIB]  # fmt: skip
+    return [
+        x
+        for x in r.select(rows, suite="ops", **wanted)
+        if (r.size_bytes(x["size"]) or 0) >= AT_LEAST_4_MIB
+    ]
 
 
 def sizes_of(found):
@@ -34,8 +38,7 @@ def to_copy(rows, what, limit, **wanted):
     traffic = r.same_group(rows, worst, "traffic")
     if traffic:
         value += f" (its traffic alone {traffic['ratio']:.2f}x)"
-    return line(what, f"<= {limit:g}x of a copy", value, worst["ratio"] <= limit,
-                sizes_of(found))  # fmt: skip
+    return line(what, f"<= {limit:g}x of a copy", value, worst["ratio"] <= limit, sizes_of(found))
 
 
 def speedups(rows, what, least, other, sizes, **wanted):
@@ -55,8 +58,17 @@ def speedups(rows, what, least, other, sizes, **wanted):
 
 
 def small_call(rows, what, pass_):
-    ours = r.select(rows, suite="ops", op="fake_quantize", pass_=pass_, size="64", impl="ours",
-                    granularity="per_tensor", type="f32", threads=1)  # fmt: skip
+    ours = r.select(
+        rows,
+        suite="ops",
+        op="fake_quantize",
+        pass_=pass_,
+        size="64",
+        impl="ours",
+        granularity="per_tensor",
+        type="f32",
+        threads=1,
+    )
     other = r.same_group(rows, ours[0], "aten_tensor_qparams") if ours else None
     if not other:
         return line(what, "<= aten's tensor_qparams", None, None, "")
@@ -66,8 +78,14 @@ def small_call(rows, what, pass_):
 
 def two_threads(rows):
     what, target = "2 threads, fake_quantize f32", ">= 1.6x one thread, or the copy's own scaling"
-    fields = dict(suite="ops", op="fake_quantize", pass_="fwd", granularity="per_tensor",
-                  type="f32", size="64MiB")  # fmt: skip
+    fields = dict(
+        suite="ops",
+        op="fake_quantize",
+        pass_="fwd",
+        granularity="per_tensor",
+        type="f32",
+        size="64MiB",
+    )
 
     def scaling(impl):
         one = r.select(rows, threads=1, impl=impl, **fields)
@@ -78,15 +96,19 @@ def two_threads(rows):
     if ours is None or copy is None:
         return line(what, target, None, None, "")
     # 3 % is what the two scalings differ by from run to run.
-    return line(what, target, f"{ours:.2f}x (copy {copy:.2f}x)",
-                ours >= 1.6 or ours >= 0.97 * copy, "64MiB")  # fmt: skip
+    return line(
+        what, target, f"{ours:.2f}x (copy {copy:.2f}x)", ours >= 1.6 or ours >= 0.97 * copy, "64MiB"
+    )
 
 
 def qat(rows):
-    """The training step, of fixed scales, learned ones and the layers' quantisers, and its memory."""
+    """The training step, of fixed and learned scales and the layers' quantisers, and its memory."""
     lines = []
-    kinds = (("ours", "ResNet-18 QAT step", 1.2), ("ours_learned", "the same, learned scales", None),
-             ("ours_layers", "the same, qcdq::Quantizer", None))  # fmt: skip
+    kinds = (
+        ("ours", "ResNet-18 QAT step", 1.2),
+        ("ours_learned", "the same, learned scales", None),
+        ("ours_layers", "the same, qcdq::Quantizer", None),
+    )
     for impl, name, limit in kinds:
         found = r.select(rows, suite="qat_step", impl=impl, threads=1)
         target = f"<= {limit}x the fp32 step" if limit else "(no promise)"
@@ -95,14 +117,24 @@ def qat(rows):
             continue
         row = found[0]
         others = []
-        for other, label in (("aten", "aten"), ("torch_ao", "torch.ao"),
-                             ("aten_learnable", "aten learned")):  # fmt: skip
+        for other, label in (
+            ("aten", "aten"),
+            ("torch_ao", "torch.ao"),
+            ("aten_learnable", "aten learned"),
+        ):
             reference = r.same_group(rows, row, other)
             if reference:
                 others.append(f"{label} {reference['ratio']:.2f}x")
         value = f"{row['ratio']:.2f}x"
-        lines.append(line(name, target, value, row["ratio"] <= limit if limit else None,
-                          row["size"] + (f"; {', '.join(others)}" if others else "")))  # fmt: skip
+        lines.append(
+            line(
+                name,
+                target,
+                value,
+                row["ratio"] <= limit if limit else None,
+                row["size"] + (f"; {', '.join(others)}" if others else ""),
+            )
+        )
     for impl, name, limit in kinds:
         what = f"{name}, memory"
         target = "<= 1.15x the fp32 step's" if limit else "(no promise)"
@@ -112,8 +144,9 @@ def qat(rows):
             lines.append(line(what, target, None, None, ""))
             continue
         ratio = found[0]["peak_bytes"] / base["peak_bytes"]
-        lines.append(line(what, target, f"{ratio:.2f}x", ratio <= 1.15 if limit else None,
-                          "peak of tensors"))  # fmt: skip
+        lines.append(
+            line(what, target, f"{ratio:.2f}x", ratio <= 1.15 if limit else None, "peak of tensors")
+        )
     return lines
 
 
@@ -122,9 +155,12 @@ PER_CHANNEL = ("channel_0", "channel_1", "channel_last")
 
 def gpu_large(rows, granularities, **wanted):
     """Ours on a GPU, at 64 MiB and more."""
-    return [x for granularity in granularities
-            for x in r.select(rows, suite="gpu", impl="ours", granularity=granularity, **wanted)
-            if (r.size_bytes(x["size"]) or 0) >= 64 * r.MIB]  # fmt: skip
+    return [
+        x
+        for granularity in granularities
+        for x in r.select(rows, suite="gpu", impl="ours", granularity=granularity, **wanted)
+        if (r.size_bytes(x["size"]) or 0) >= 64 * r.MIB
+    ]
 
 
 def gpu_share(rows, name, granularities, type_):
@@ -139,35 +175,52 @@ def gpu_share(rows, name, granularities, type_):
 def gpu_speedup(rows, what, least, other, granularities, **wanted):
     """How many times faster ours is than `other`, where it is the least; no promise: least None."""
     target = f">= {least:g}x" if least else "(no promise)"
-    found = [(reference["ratio"] / x["ratio"], x) for x in gpu_large(rows, granularities, **wanted)
-             if (reference := r.same_group(rows, x, other))]  # fmt: skip
+    found = [
+        (reference["ratio"] / x["ratio"], x)
+        for x in gpu_large(rows, granularities, **wanted)
+        if (reference := r.same_group(rows, x, other))
+    ]
     if not found:
         return line(what, target, None, None, "")
     value = min(x[0] for x in found)
-    return line(what, target, f"{value:.2f}x", value >= least if least else None,
-                sizes_of([x[1] for x in found]))  # fmt: skip
+    return line(
+        what,
+        target,
+        f"{value:.2f}x",
+        value >= least if least else None,
+        sizes_of([x[1] for x in found]),
+    )
 
 
 def gpu(rows):
     lines = []
     for type_ in ("f32", "f16", "bf16"):
-        for name, granularities in (("per tensor", ("per_tensor",)), ("per channel", PER_CHANNEL),
-                                    ("blocked by 32", ("blocked",))):  # fmt: skip
+        for name, granularities in (
+            ("per tensor", ("per_tensor",)),
+            ("per channel", PER_CHANNEL),
+            ("blocked by 32", ("blocked",)),
+        ):
             lines.append(gpu_share(rows, name, granularities, type_))
-    fwd = dict(op="fake_quantize", pass_="fwd")
+    per_tensor = ("per_tensor",)
+    fwd = dict(op="fake_quantize", pass_="fwd", type="f32")
+    fwd_bwd = dict(op="fake_quantize", pass_="fwd_bwd")
     learned = dict(op="fake_quantize_learned", pass_="fwd_bwd")
-    lines.append(gpu_speedup(rows, "GPU fake_quantize f32 against aten", 2, "aten", ("per_tensor",),
-                             type="f32", **fwd))  # fmt: skip
-    lines.append(gpu_speedup(rows, "GPU fake_quantize f32 per channel against aten", 2, "aten",
-                             PER_CHANNEL, type="f32", **fwd))  # fmt: skip
-    lines.append(gpu_speedup(rows, "GPU fake_quantize fwd+bwd (STE) against aten", None, "aten",
-                             ("per_tensor",), op="fake_quantize", pass_="fwd_bwd"))  # fmt: skip
-    lines.append(gpu_speedup(rows, "GPU fake_quantize_learned fwd+bwd against aten", None,
-                             "aten_learnable", ("per_tensor",), **learned))  # fmt: skip
-    lines.append(gpu_speedup(rows, "GPU fake_quantize_learned per channel against aten", None,
-                             "aten_learnable", PER_CHANNEL, **learned))  # fmt: skip
-    lines.append(gpu_speedup(rows, "GPU choose_qparams against aten's aminmax", None, "aten_aminmax",
-                             ("per_tensor",), op="choose_qparams", pass_="fwd"))  # fmt: skip
+    qparams = dict(op="choose_qparams", pass_="fwd")
+    for what, least, other, granularities, wanted in (
+        ("fake_quantize f32 against aten", 2, "aten", per_tensor, fwd),
+        ("fake_quantize f32 per channel against aten", 2, "aten", PER_CHANNEL, fwd),
+        ("fake_quantize fwd+bwd (STE) against aten", None, "aten", per_tensor, fwd_bwd),
+        ("fake_quantize_learned fwd+bwd against aten", None, "aten_learnable", per_tensor, learned),
+        (
+            "fake_quantize_learned per channel against aten",
+            None,
+            "aten_learnable",
+            PER_CHANNEL,
+            learned,
+        ),
+        ("choose_qparams against aten's aminmax", None, "aten_aminmax", per_tensor, qparams),
+    ):
+        lines.append(gpu_speedup(rows, f"GPU {what}", least, other, granularities, **wanted))
     return lines
 
 
@@ -176,31 +229,32 @@ def table(rows, has_avx512):
     if rows and all(x["suite"] == "gpu" for x in rows):
         return gpu(rows)
     fwd = dict(op="fake_quantize", pass_="fwd")
+    f32 = dict(granularity="per_tensor", type="f32")
+    both = dict(pass_="fwd_bwd", **f32)
+    learned = dict(op="fake_quantize_learned", **both)
+    qparams = dict(op="choose_qparams", pass_="fwd", **f32)
+    sizes = ("256KiB", "4MiB", "64MiB")
     times = 8 if has_avx512 else 15
-    lines = [to_copy(rows, "fake_quantize f32 per tensor", 1.15, granularity="per_tensor",
-                     type="f32", **fwd)]  # fmt: skip
-    for granularity, name in (("channel_0", "per channel, axis 0"),
-                              ("channel_1", "per channel, axis 1"),
-                              ("channel_last", "per channel, last axis"),
-                              ("blocked", "blocked by 32")):  # fmt: skip
-        lines.append(to_copy(rows, f"fake_quantize f32 {name}", 1.25, granularity=granularity,
-                             type="f32", **fwd))  # fmt: skip
+    lines = [to_copy(rows, "fake_quantize f32 per tensor", 1.15, **fwd, **f32)]
+    for granularity, name in (
+        ("channel_0", "per channel, axis 0"),
+        ("channel_1", "per channel, axis 1"),
+        ("channel_last", "per channel, last axis"),
+        ("blocked", "blocked by 32"),
+    ):
+        wanted = dict(granularity=granularity, type="f32", **fwd)
+        lines.append(to_copy(rows, f"fake_quantize f32 {name}", 1.25, **wanted))
     for type_ in ("f16", "bf16"):
-        lines.append(to_copy(rows, f"fake_quantize {type_} per tensor", 1.3,
-                             granularity="per_tensor", type=type_, **fwd))  # fmt: skip
-    lines += speedups(rows, "fake_quantize f32 against aten", times, "aten",
-                      ("256KiB", "4MiB", "64MiB"), granularity="per_tensor", type="f32",
-                      **fwd)  # fmt: skip
+        wanted = dict(granularity="per_tensor", type=type_, **fwd)
+        lines.append(to_copy(rows, f"fake_quantize {type_} per tensor", 1.3, **wanted))
+    lines += speedups(rows, "fake_quantize f32 against aten", times, "aten", sizes, **fwd, **f32)
     lines.append(small_call(rows, "a call on 64 elements", "fwd"))
     lines.append(small_call(rows, "the same, x requires grad", "fwd_grad"))
-    both = dict(pass_="fwd_bwd", granularity="per_tensor", type="f32")
     lines.append(to_copy(rows, "fake_quantize fwd+bwd (STE)", 2.5, op="fake_quantize", **both))
-    lines.append(to_copy(rows, "fake_quantize_learned fwd+bwd", 3.5, op="fake_quantize_learned",
-                         **both))  # fmt: skip
-    lines += speedups(rows, "fake_quantize_learned against aten", 15, "aten_learnable",
-                      ("256KiB", "4MiB"), op="fake_quantize_learned", **both)  # fmt: skip
-    lines.append(to_copy(rows, "choose_qparams", 0.7, op="choose_qparams", pass_="fwd",
-                         granularity="per_tensor", type="f32"))  # fmt: skip
+    lines.append(to_copy(rows, "fake_quantize_learned fwd+bwd", 3.5, **learned))
+    what = "fake_quantize_learned against aten"
+    lines += speedups(rows, what, 15, "aten_learnable", sizes[:2], **learned)
+    lines.append(to_copy(rows, "choose_qparams", 0.7, **qparams))
     lines.append(two_threads(rows))
     lines += qat(rows)
     # `./dev bench` never measures a GPU: one line says so.
@@ -218,12 +272,16 @@ def as_text(lines):
     cells = [("row", "promise", "measured", "", "at")]
     cells += [(x["what"], x["target"], x["value"] or "-", verdict(x), x["where"]) for x in lines]
     widths = [max(len(row[i]) for row in cells) for i in range(4)]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths)) + "  " + row[4]
-                     for row in cells)  # fmt: skip
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=False)) + "  " + row[4]
+        for row in cells
+    )
 
 
 def as_markdown(lines):
     out = ["| row | promise | measured | | at |", "|---|---|---|---|---|"]
-    out += [f"| {x['what']} | {x['target']} | {x['value'] or '-'} | {verdict(x)} | {x['where']} |"
-            for x in lines]  # fmt: skip
+    out += [
+        f"| {x['what']} | {x['target']} | {x['value'] or '-'} | {verdict(x)} | {x['where']} |"
+        for x in lines
+    ]
     return "\n".join(out)

@@ -7,6 +7,7 @@ DIR holds fp32.onnx and qcdq.onnx (bench_export --save DIR); ORT's quantize_stat
 from fp32.onnx. The three sessions run in turn, as all rows of the suite do, and the file is written
 as Google Benchmark would, for report.py. The float model is the ruler.
 """
+
 import argparse
 import json
 import math
@@ -46,11 +47,18 @@ def session_of(path, threads):
 def quantised_by_ort(fp32, folder):
     """ORT's own quantisation: QDQ, uint8 activations, int8 weights per channel."""
     session = session_of(fp32, 1)
-    prepared, path = pathlib.Path(folder) / "prepared.onnx", pathlib.Path(folder) / "ort_static.onnx"
+    prepared = pathlib.Path(folder) / "prepared.onnx"
+    path = pathlib.Path(folder) / "ort_static.onnx"
     quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
-    quantize_static(str(prepared), str(path), RandomImages(session.get_inputs()[0].name),
-                    quant_format=QuantFormat.QDQ, per_channel=True,
-                    activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)  # fmt: skip
+    quantize_static(
+        str(prepared),
+        str(path),
+        RandomImages(session.get_inputs()[0].name),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
     return path
 
 
@@ -63,8 +71,10 @@ def measure(paths, threads, seconds):
     """{name: (times, ratios to the first)} of the models, run in turn."""
     feeds = numpy.random.default_rng(1).random(SHAPE, dtype=numpy.float32)
     sessions = {name: session_of(path, threads) for name, path in paths.items()}
-    calls = {name: (lambda s=s: s.run(None, {s.get_inputs()[0].name: feeds}))
-             for name, s in sessions.items()}  # fmt: skip
+    calls = {
+        name: (lambda s=s: s.run(None, {s.get_inputs()[0].name: feeds}))
+        for name, s in sessions.items()
+    }
     for call in calls.values():
         call()
     times = {name: [] for name in calls}
@@ -75,15 +85,23 @@ def measure(paths, threads, seconds):
             call()
             times[name].append(time.perf_counter_ns() - start)
     ruler = times[next(iter(times))]
-    return {name: (t, [a / b for a, b in zip(t, ruler)]) for name, t in times.items()}
+    return {name: (t, [a / b for a, b in zip(t, ruler, strict=True)]) for name, t in times.items()}
 
 
 def entry(name, threads, times, ratios):
     low, middle, high = quartiles(times)
     ratio_low, ratio, ratio_high = quartiles(ratios)
-    return {"name": f"resnet18/latency/channel_0/f32/{'x'.join(map(str, SHAPE))}/t{threads}/{name}",
-            "real_time": middle, "time_unit": "ns", "low_ns": low, "high_ns": high, "ratio": ratio,
-            "ratio_low": ratio_low, "ratio_high": ratio_high, "samples": len(times)}  # fmt: skip
+    return {
+        "name": f"resnet18/latency/channel_0/f32/{'x'.join(map(str, SHAPE))}/t{threads}/{name}",
+        "real_time": middle,
+        "time_unit": "ns",
+        "low_ns": low,
+        "high_ns": high,
+        "ratio": ratio,
+        "ratio_low": ratio_low,
+        "ratio_high": ratio_high,
+        "samples": len(times),
+    }
 
 
 def main():
@@ -95,8 +113,11 @@ def main():
     fp32, ours = options.models / "fp32.onnx", options.models / "qcdq.onnx"
     for path in (fp32, ours):
         if not path.is_file():
-            print(f"ort_latency.py: --models {options.models}: no {path.name} there "
-                  "(bench_export --save writes it)", file=sys.stderr)  # fmt: skip
+            print(
+                f"ort_latency.py: --models {options.models}: no {path.name} there "
+                "(bench_export --save writes it)",
+                file=sys.stderr,
+            )
             return 1
     benchmarks = []
     with tempfile.TemporaryDirectory() as folder:

@@ -8,6 +8,7 @@ activations), in Python, one thread. Both steps run in turn. Memory is the peak 
 of a process of its own over what it held before the net was made. `./dev bench --peers` installs
 Brevitas beside the project's own environment and calls this.
 """
+
 import argparse
 import json
 import statistics
@@ -39,8 +40,12 @@ def brevitas_layers():
     def activation(layer):
         return lambda: layer(act_quant=Uint8ActPerTensorFloat, collect_stats_steps=1)
 
-    return {"conv": conv, "linear": linear, "relu": activation(qnn.QuantReLU),
-            "input": activation(qnn.QuantIdentity)}  # fmt: skip
+    return {
+        "conv": conv,
+        "linear": linear,
+        "relu": activation(qnn.QuantReLU),
+        "input": activation(qnn.QuantIdentity),
+    }
 
 
 class Block(nn.Module):
@@ -53,7 +58,9 @@ class Block(nn.Module):
         self.shortcut = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(
-                layers["conv"](inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))  # fmt: skip
+                layers["conv"](inputs, outputs, 1, stride=stride, bias=False),
+                nn.BatchNorm2d(outputs),
+            )
 
     def forward(self, x):
         y = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
@@ -62,15 +69,22 @@ class Block(nn.Module):
 
 def resnet18(layers):
     torch.manual_seed(0)
-    stages = [layers["input"](), layers["conv"](3, 64, 7, stride=2, padding=3, bias=False),
-              nn.BatchNorm2d(64), layers["relu"](), nn.MaxPool2d(3, 2, 1)]  # fmt: skip
+    stages = [
+        layers["input"](),
+        layers["conv"](3, 64, 7, stride=2, padding=3, bias=False),
+        nn.BatchNorm2d(64),
+        layers["relu"](),
+        nn.MaxPool2d(3, 2, 1),
+    ]
     inputs = 64
     for stage in range(4):
         outputs = 64 << stage
         for block in range(2):
             stages.append(Block(layers, inputs, outputs, 2 if stage and not block else 1))
             inputs = outputs
-    return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), layers["linear"](512, 1000))
+    return nn.Sequential(
+        *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), layers["linear"](512, 1000)
+    )
 
 
 LAYERS = {"fp32": float_layers, "brevitas": brevitas_layers}
@@ -136,14 +150,25 @@ def main():
     benchmarks = []
     for impl, values in times.items():
         low, middle, high = quartiles(values)
-        ratio_low, ratio, ratio_high = quartiles([a / b for a, b in zip(values, times["fp32"])])
-        memory = int(subprocess.run([sys.executable, __file__, "--memory-of", impl], check=True,
-                                    capture_output=True, text=True).stdout)  # fmt: skip
-        benchmarks.append({
-            "name": f"resnet18/train_step/channel_0/f32/{BATCH}x3x{IMAGE}x{IMAGE}/t1/{impl}",
-            "real_time": middle, "time_unit": "ns", "low_ns": low, "high_ns": high, "ratio": ratio,
-            "ratio_low": ratio_low, "ratio_high": ratio_high, "samples": len(values),
-            "peak_bytes": memory})  # fmt: skip
+        ratio_low, ratio, ratio_high = quartiles(
+            [a / b for a, b in zip(values, times["fp32"], strict=True)]
+        )
+        command = [sys.executable, __file__, "--memory-of", impl]
+        memory = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        benchmarks.append(
+            {
+                "name": f"resnet18/train_step/channel_0/f32/{BATCH}x3x{IMAGE}x{IMAGE}/t1/{impl}",
+                "real_time": middle,
+                "time_unit": "ns",
+                "low_ns": low,
+                "high_ns": high,
+                "ratio": ratio,
+                "ratio_low": ratio_low,
+                "ratio_high": ratio_high,
+                "samples": len(values),
+                "peak_bytes": memory,
+            }
+        )
         print(f"{impl:<10} {middle / 1e6:8.1f} ms  {ratio:.2f}x  peak {memory / 2**20:.0f} MiB")
     context = {"brevitas": brevitas.__version__}
     with open(options.out, "w", encoding="utf-8") as file:

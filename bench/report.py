@@ -6,6 +6,7 @@
 Reads DIR/SUITE.json as Google Benchmark writes them; leaves report.json, report.md and report.html
 (one file: plots are inline SVG, nothing is fetched). `./dev bench` calls it.
 """
+
 import argparse
 import datetime
 import html
@@ -16,7 +17,7 @@ import platform
 import sys
 
 import headline
-import plots
+import report_plots
 import rows as r
 
 SUITES = ("kernels", "ops", "export", "qat_step", "ort_latency", "peers", "gpu")
@@ -36,7 +37,8 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; }
 svg { width: 100%; background: var(--panel); border-radius: 8px; font: 11px system-ui, sans-serif; }
 svg text { fill: var(--ink); } svg .title { font-size: 14px; font-weight: 600; }
 svg .small { font-size: 10px; fill: var(--soft); } .grid { stroke: var(--line); }
-.reference { stroke: var(--soft); stroke-dasharray: 3 3; } .roof { stroke: var(--soft); stroke-width: 1.3; }
+.reference { stroke: var(--soft); stroke-dasharray: 3 3; }
+.roof { stroke: var(--soft); stroke-width: 1.3; }
 details > summary { cursor: pointer; margin: .8rem 0; }
 """
 
@@ -52,8 +54,13 @@ def cpu_flags():
 
 
 def isa_of(flags):
-    for flag, name in (("amx_tile", "AMX"), ("avx512_vnni", "AVX-512 VNNI"), ("avx512f", "AVX-512"),
-                       ("avx2", "AVX2"), ("sse4_1", "SSE4")):  # fmt: skip
+    for flag, name in (
+        ("amx_tile", "AMX"),
+        ("avx512_vnni", "AVX-512 VNNI"),
+        ("avx512f", "AVX-512"),
+        ("avx2", "AVX2"),
+        ("sse4_1", "SSE4"),
+    ):
         if flag in flags:
             return name
     return platform.machine()
@@ -74,14 +81,21 @@ def read_run(folder, command, notes):
         raise ValueError(f"--raw {folder}: no file of a suite there ({', '.join(SUITES)})")
     cpu, flags = cpu_flags()
     meta = {
-        "cpu": cpu, "cores": os.cpu_count(), "cpu_isa": isa_of(flags),
-        "kernels_isa": contexts.get("isa", "unknown"), "torch": contexts.get("torch", "unknown"),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "cpu_isa": isa_of(flags),
+        "kernels_isa": contexts.get("isa", "unknown"),
+        "torch": contexts.get("torch", "unknown"),
         "onnxruntime": contexts.get("onnxruntime", "not measured"),
-        "gpu": contexts.get("gpu", "not measured"), "command": command,
+        "gpu": contexts.get("gpu", "not measured"),
+        "command": command,
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "avx512": "avx512f" in flags, "virtual_machine": "hypervisor" in flags,
-        "load_average": round(os.getloadavg()[0], 2), "missing_suites": missing, "notes": notes,
-    }  # fmt: skip
+        "avx512": "avx512f" in flags,
+        "virtual_machine": "hypervisor" in flags,
+        "load_average": round(os.getloadavg()[0], 2),
+        "missing_suites": missing,
+        "notes": notes,
+    }
     return {"meta": meta, "rows": rows}
 
 
@@ -91,10 +105,13 @@ def meta_lines(meta):
     lines = [
         ("CPU", f"{meta['cpu']}, {meta['cores']} cores, {meta['cpu_isa']}{shared}"),
         ("kernels", f"{meta['kernels_isa']}"),
-        ("torch", meta["torch"]), ("ONNX Runtime", meta["onnxruntime"]), ("GPU", meta["gpu"]),
-        ("command", meta["command"]), ("date", meta["date"]),
+        ("torch", meta["torch"]),
+        ("ONNX Runtime", meta["onnxruntime"]),
+        ("GPU", meta["gpu"]),
+        ("command", meta["command"]),
+        ("date", meta["date"]),
         ("load average at the end", str(meta["load_average"])),
-    ]  # fmt: skip
+    ]
     lines = [x for x in lines if x[1] not in ("unknown", "not measured")]  # "not run" names them
     if meta["missing_suites"]:
         lines.append(("not run", ", ".join(meta["missing_suites"])))
@@ -104,147 +121,65 @@ def meta_lines(meta):
 def columns(row):
     if "error" in row:
         return [r.key(row), "", "", "", "", f"refused: {row['error']}"]
-    spread = f"{row['low_ns'] / row['median_ns'] - 1:+.0%} {row['high_ns'] / row['median_ns'] - 1:+.0%}"
-    return [r.key(row), r.show_time(row["median_ns"]), spread,
-            f"{row['ratio']:.2f}" if "ratio" in row else "",
-            r.show_bandwidth(row["bytes_per_second"]) if row.get("bytes_per_second") else "",
-            f"{row['items_per_second'] / 1e6:.4g} M/s" if row.get("items_per_second") else ""]  # fmt: skip
+    spread = (
+        f"{row['low_ns'] / row['median_ns'] - 1:+.0%} {row['high_ns'] / row['median_ns'] - 1:+.0%}"
+    )
+    return [
+        r.key(row),
+        r.show_time(row["median_ns"]),
+        spread,
+        f"{row['ratio']:.2f}" if "ratio" in row else "",
+        r.show_bandwidth(row["bytes_per_second"]) if row.get("bytes_per_second") else "",
+        f"{row['items_per_second'] / 1e6:.4g} M/s" if row.get("items_per_second") else "",
+    ]
 
 
 HEADINGS = ["row", "median", "quartiles", "ratio to ruler", "bytes/s", "items/s"]
 
 
-def by_size(rows, value, **wanted):
-    """{impl: [(bytes, value, tooltip)]} for a plot over sizes."""
-    series = {}
-    for row in r.select(rows, **wanted):
-        place = r.size_bytes(row["size"]) or (row["elements"] * 4 if row["size"] == "64" else None)
-        if place and value in row:
-            series.setdefault(row["impl"], []).append(
-                (place, row[value], f"{row['impl']}, {row['size']}: {r.show_time(row['median_ns'])}, "
-                 f"{row['ratio']:.2f}x the ruler"))  # fmt: skip
-    return series
-
-
-def size_plots(rows):
-    out = []
-    for op, pass_, name in (("fake_quantize", "fwd", "fake_quantize, forward"),
-                            ("fake_quantize", "fwd_bwd", "fake_quantize, forward + backward (STE)"),
-                            ("fake_quantize_learned", "fwd_bwd", "fake_quantize_learned, forward + backward"),
-                            ):  # fmt: skip
-        wanted = dict(suite="ops", op=op, pass_=pass_, granularity="per_tensor", type="f32", threads=1)
-        out.append(plots.lines(f"{name}: time of a call", "size of x (f32, 1 thread)", "time",
-                               by_size(rows, "median_ns", **wanted), y_name=plots.duration))  # fmt: skip
-        out.append(plots.lines(f"{name}: ratio to x.clone()", "size of x (f32, 1 thread)", "times a copy",
-                               by_size(rows, "ratio", **wanted), reference=1.0))  # fmt: skip
-    wanted = dict(suite="kernels", op="fake_quantize", pass_="fwd", granularity="per_tensor",
-                  type="f32")  # fmt: skip
-    out.append(plots.lines("Kernel on warm buffers, each ISA: bytes/s", "size of x (f32, 1 thread)",
-                           "bytes/s", by_size(rows, "bytes_per_second", **wanted)))  # fmt: skip
-    return out
-
-
-def granularity_plot(rows):
-    entries = []
-    for row in r.select(rows, suite="ops", op="fake_quantize", pass_="fwd", size="4MiB", impl="ours",
-                        threads=1):  # fmt: skip
-        entries.append((f"ours {row['type']} {row['granularity']}", row["ratio"], f"{row['ratio']:.2f}x"))
-    return plots.bars("fake_quantize forward, 4 MiB: ratio to x.clone()", "times a copy", entries)
-
-
-LEVELS = {"L1": "16KiB", "L2": "256KiB", "L3": "4MiB", "memory": "64MiB"}
-
-
-def roofline_plot(rows):
-    """Roofs: memcpy at a size of each cache level. Ceilings: the loops in registers."""
-    copies = {x["size"]: x for x in r.select(rows, suite="kernels", impl="memcpy", op="fake_quantize",
-                                             pass_="fwd", granularity="per_tensor", type="f32")}  # fmt: skip
-    roofs = {level: copies[size]["bytes_per_second"] for level, size in LEVELS.items() if size in copies}
-    rates = {x["pass"]: x["operations"] / x["median_ns"] * 1e9
-             for x in r.select(rows, suite="kernels", op="peak") if "operations" in x}  # fmt: skip
-    peaks = {}
-    if "multiply_add" in rates:
-        peaks["multiply and add"] = rates["multiply_add"]
-    if "divide" in rates:
-        # fake_quantize is seven operations, one of them a true division.
-        peaks["one division in seven operations"] = 7 * rates["divide"]
-    isas = [x["impl"] for x in r.select(rows, suite="kernels", op="fake_quantize") if x["impl"] != "memcpy"]
-    points = {}
-    for row in r.select(rows, suite="kernels", granularity="per_tensor", type="f32", impl=isas[0] if isas else ""):
-        if row.get("traffic_bytes"):
-            rate = row["operations"] / row["median_ns"] * 1e9
-            points.setdefault(f"{row['op']} {row['pass']}", []).append(
-                (row["operations"] / row["traffic_bytes"], rate,
-                 f"{row['op']} {row['pass']}, {row['size']}: {rate / 1e9:.1f} G operations/s"))  # fmt: skip
-    return plots.roofline("Roofline of the kernels (f32, 1 thread)", points, roofs, peaks)
-
-
-def model_plots(rows):
-    out = []
-    step = r.select(rows, suite="qat_step", threads=1)
-    out.append(plots.bars("ResNet-18 training step, 8x3x112x112: time", "times the fp32 step (1 thread)",
-                          [(x["impl"], x["ratio"], f"{x['ratio']:.2f}x  {r.show_time(x['median_ns'])}")
-                           for x in step]))  # fmt: skip
-    base = [x["peak_bytes"] for x in step if x["impl"] == "fp32" and "peak_bytes" in x]
-    if base:
-        out.append(plots.bars("ResNet-18 training step: peak memory of tensors", "times the fp32 step",
-                              [(x["impl"], x["peak_bytes"] / base[0], f"{x['peak_bytes'] / base[0]:.2f}x  "
-                                f"{x['peak_bytes'] / r.MIB:.0f} MiB") for x in step if "peak_bytes" in x]))  # fmt: skip
-    peers = r.select(rows, suite="peers")
-    out.append(plots.bars("Python peers: ResNet-18 training step", "times the fp32 step in Python",
-                          [(x["impl"], x["ratio"], f"{x['ratio']:.2f}x  {r.show_time(x['median_ns'])}")
-                           for x in peers]))  # fmt: skip
-    latency = r.select(rows, suite="ort_latency", threads=1)
-    out.append(plots.bars("ONNX Runtime, ResNet-18 1x3x224x224: latency", "times the fp32 model (1 thread)",
-                          [(x["impl"], x["ratio"], f"{x['ratio']:.2f}x  {r.show_time(x['median_ns'])}")
-                           for x in latency]))  # fmt: skip
-    return out
-
-
-GPU_OPS = (("fake_quantize", "fwd"), ("fake_quantize", "fwd_bwd"), ("fake_quantize_learned", "fwd_bwd"),
-           ("choose_qparams", "fwd"), ("quantize", "fwd"), ("dequantize", "fwd"))  # fmt: skip
-
-
-def gpu_plots(rows):
-    wanted = dict(suite="gpu", op="fake_quantize", pass_="fwd", granularity="per_tensor", type="f32")
-    out = [plots.lines("GPU fake_quantize, forward: time of a call", "size of x (f32)", "time",
-                       by_size(rows, "median_ns", **wanted), y_name=plots.duration)]  # fmt: skip
-    for op, pass_ in GPU_OPS:
-        entries = [(f"{x['impl'].split('_')[0]} {x['type']} {x['granularity']}", x["ratio"],
-                    f"{x['ratio']:.2f}x  {r.show_time(x['median_ns'])}")
-                   for x in r.select(rows, suite="gpu", op=op, pass_=pass_, size="64MiB")
-                   if "ratio" in x and x["impl"].startswith(("ours", "aten"))]  # fmt: skip
-        out.append(plots.bars(f"GPU {op} {pass_}, 64 MiB: ratio to x.clone()", "times a copy", entries))
-    return out
-
-
 def as_html(report, lines):
     meta, rows = report["meta"], report["rows"]
     escape = html.escape
-    head = "".join(f"<tr><td class=soft>{escape(k)}</td><td>{escape(str(v))}</td></tr>"
-                   for k, v in meta_lines(meta))  # fmt: skip
+    head = "".join(
+        f"<tr><td class=soft>{escape(k)}</td><td>{escape(str(v))}</td></tr>"
+        for k, v in meta_lines(meta)
+    )
     promise = "".join(
-        f"<tr><td>{escape(x['what'])}</td><td>{escape(x['target'])}</td><td class=number>{escape(x['value'] or '-')}"
-        f"</td><td class={headline.verdict(x).split(' ')[0].lower() or 'soft'}>{headline.verdict(x)}</td>"
-        f"<td class=soft>{escape(x['where'])}</td></tr>" for x in lines)  # fmt: skip
-    drawn = [p for p in [*size_plots(rows), granularity_plot(rows), roofline_plot(rows), *model_plots(rows),
-                           *gpu_plots(rows)] if p]
+        f"<tr><td>{escape(x['what'])}</td><td>{escape(x['target'])}</td>"
+        f"<td class=number>{escape(x['value'] or '-')}</td>"
+        f"<td class={headline.verdict(x).split(' ')[0].lower() or 'soft'}>"
+        f"{headline.verdict(x)}</td>"
+        f"<td class=soft>{escape(x['where'])}</td></tr>"
+        for x in lines
+    )
+    drawn = report_plots.drawn(rows)
     tables = []
     for suite in SUITES:
         found = [x for x in rows if x["suite"] == suite]
         if found:
-            cells = "".join("<tr><td>" + "</td><td class=number>".join(escape(c) for c in columns(x)) + "</td></tr>"
-                            for x in found)  # fmt: skip
-            tables.append(f"<details><summary>{suite}: {len(found)} rows</summary><table><tr><th>"
-                          + "</th><th>".join(HEADINGS) + f"</th></tr>{cells}</table></details>")  # fmt: skip
-    return (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>qcdq benchmarks</title>'
-            f'<meta name="viewport" content="width=device-width"><style>{CSS}</style>'
-            f"<h1>qcdq benchmarks</h1><table>{head}</table><h2>What was promised and what was measured</h2>"
-            f"<table><tr><th>row</th><th>promise</th><th>measured</th><th></th><th>at</th></tr>{promise}</table>"
-            f"<h2>Plots</h2><p class=soft>Medians. A ratio compares samples taken in turn with its ruler: x.clone() "
-            f"for ops, memcpy into a warm buffer for kernels, the float model for models. Point at a mark for its "
-            f"numbers.</p><div class=plots>{''.join(f'<div>{p}</div>' for p in drawn)}</div>"
-            f"<h2>All rows</h2>{''.join(tables)}</html>\n")  # fmt: skip
+            cells = "".join(
+                "<tr><td>"
+                + "</td><td class=number>".join(escape(c) for c in columns(x))
+                + "</td></tr>"
+                for x in found
+            )
+            tables.append(
+                f"<details><summary>{suite}: {len(found)} rows</summary><table><tr><th>"
+                + "</th><th>".join(HEADINGS)
+                + f"</th></tr>{cells}</table></details>"
+            )
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>qcdq benchmarks</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{CSS}</style>'
+        f"<h1>qcdq benchmarks</h1><table>{head}</table>"
+        f"<h2>What was promised and what was measured</h2><table><tr><th>row</th><th>promise</th>"
+        f"<th>measured</th><th></th><th>at</th></tr>{promise}</table>"
+        f"<h2>Plots</h2><p class=soft>Medians. A ratio compares samples taken in turn with its "
+        f"ruler: x.clone() for ops, memcpy into a warm buffer for kernels, the float model for "
+        f"models. Point at a mark for its numbers.</p>"
+        f"<div class=plots>{''.join(f'<div>{p}</div>' for p in drawn)}</div>"
+        f"<h2>All rows</h2>{''.join(tables)}</html>\n"
+    )
 
 
 def as_markdown(report, lines):
@@ -254,7 +189,13 @@ def as_markdown(report, lines):
     for suite in SUITES:
         found = [columns(x) for x in report["rows"] if x["suite"] == suite]
         if found:
-            out += ["", f"## {suite}", "", "| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
+            out += [
+                "",
+                f"## {suite}",
+                "",
+                "| " + " | ".join(HEADINGS) + " |",
+                "|---" * len(HEADINGS) + "|",
+            ]
             out += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in found]
     return "\n".join(out) + "\n"
 

@@ -1,7 +1,8 @@
 """Rows of a benchmark run: read from Google Benchmark's JSON, found by their fields.
 
-Used by report.py, headline.py, plots.py and compare.py. Plain Python, no packages.
+Used by report.py, headline.py, report_plots.py, plots.py and compare.py. Plain Python, no packages.
 """
+
 import json
 import pathlib
 
@@ -16,8 +17,15 @@ def parse_name(name):
     if len(parts) != 7 or not parts[5].startswith("t"):
         raise ValueError(f"{name!r}: a row is named op/pass/granularity/type/size/tTHREADS/impl")
     op, pass_, granularity, type_, size, threads, impl = parts
-    return {"op": op, "pass": pass_, "granularity": granularity, "type": type_, "size": size,
-            "threads": int(threads[1:]), "impl": impl}  # fmt: skip
+    return {
+        "op": op,
+        "pass": pass_,
+        "granularity": granularity,
+        "type": type_,
+        "size": size,
+        "threads": int(threads[1:]),
+        "impl": impl,
+    }
 
 
 def row_of(suite, entry):
@@ -27,10 +35,21 @@ def row_of(suite, entry):
         row["error"] = entry.get("error_message", "failed")
         return row
     median = entry["real_time"] * UNITS[entry["time_unit"]]
-    row.update(median_ns=median, low_ns=entry.get("low_ns", median),
-               high_ns=entry.get("high_ns", median))  # fmt: skip
-    for name in ("ratio", "ratio_low", "ratio_high", "samples", "elements", "bytes_per_second",
-                 "items_per_second", "peak_bytes", "operations", "traffic_bytes"):  # fmt: skip
+    row.update(
+        median_ns=median, low_ns=entry.get("low_ns", median), high_ns=entry.get("high_ns", median)
+    )
+    for name in (
+        "ratio",
+        "ratio_low",
+        "ratio_high",
+        "samples",
+        "elements",
+        "bytes_per_second",
+        "items_per_second",
+        "peak_bytes",
+        "operations",
+        "traffic_bytes",
+    ):
         if name in entry:
             row[name] = entry[name]
     return row
@@ -61,14 +80,15 @@ def key(row):
 
 
 def select(rows, **wanted):
-    """Rows without error whose fields equal `wanted`; `pass_` stands for pass, a tuple for any of."""
+    """Rows without error whose fields equal `wanted`; `pass_` is pass, a tuple means any of it."""
     wanted = {name.rstrip("_"): value for name, value in wanted.items()}
     found = []
     for row in rows:
         if "error" in row:
             continue
-        if all(row.get(f) in v if isinstance(v, tuple) else row.get(f) == v
-               for f, v in wanted.items()):  # fmt: skip
+        if all(
+            row.get(f) in v if isinstance(v, tuple) else row.get(f) == v for f, v in wanted.items()
+        ):
             found.append(row)
     return found
 

@@ -9,11 +9,11 @@ from qcdq import _libraries
 
 _libraries.load()
 
-from qcdq import nn  # noqa: E402
-from qcdq.archive import load_cpp_archive, save_cpp_archive  # noqa: E402
-from qcdq.export import ExportReport, export_onnx  # noqa: E402
-from qcdq.onnx_hooks import register_onnx, translation_table  # noqa: E402
-from qcdq.ops import (  # noqa: E402
+from qcdq import nn
+from qcdq.archive import load_cpp_archive, save_cpp_archive
+from qcdq.export import ExportReport, export_onnx
+from qcdq.onnx_hooks import register_onnx, translation_table
+from qcdq.ops import (
     choose_qparams,
     dequantize,
     fake_quantize,
@@ -21,7 +21,7 @@ from qcdq.ops import (  # noqa: E402
     fake_quantize_learned,
     quantize,
 )
-from qcdq.spec import (  # noqa: E402
+from qcdq.spec import (
     Granularity,
     QuantSpec,
     Scaling,

@@ -64,6 +64,7 @@ def load() -> None:
             torch.ops.load_library(str(path))
         except OSError as error:
             raise ImportError(
-                f"qcdq: {path} doesn't load into torch {torch.__version__} ({error.__cause__ or error}); "
-                "build qcdq again with 'pip install --no-build-isolation .' beside the torch you have"
+                f"qcdq: {path} doesn't load into torch {torch.__version__} "
+                f"({error.__cause__ or error}); build qcdq again with "
+                "'pip install --no-build-isolation .' beside the torch you have"
             ) from error

@@ -141,9 +141,7 @@ class Observer(nn.Module):
     ) -> None:
         super().__init__()
         if statistic not in (Scaling.MINMAX, Scaling.PERCENTILE):
-            raise ValueError(
-                f"Observer: statistic = {statistic!r}; expected MINMAX or PERCENTILE"
-            )
+            raise ValueError(f"Observer: statistic = {statistic!r}; expected MINMAX or PERCENTILE")
         if not 50 < rank <= 100:
             raise ValueError(f"Observer: rank = {rank:g}; expected more than 50 and at most 100")
         if not 0 < momentum <= 1:

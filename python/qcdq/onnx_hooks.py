@@ -117,7 +117,7 @@ def _torchscript_symbolic(name: str) -> Callable[..., Any]:
                 f"{op}: {len(values)} arguments; expected the {len(schema.arguments)} of {schema}: "
                 "an overload of another library has no ONNX form"
             )
-        arguments = dict(zip((a.name for a in schema.arguments), values))
+        arguments = dict(zip((a.name for a in schema.arguments), values, strict=True))
         tensors = {
             a.name: arguments.pop(a.name) for a in schema.arguments if str(a.type) == "Tensor"
         }
@@ -214,7 +214,7 @@ def _dynamo_translation(name: str) -> Callable[..., Any]:
         return version
 
     def static(x: Any, scale: Any, zero_point: Any, *arguments: Any, **keywords: Any) -> Any:
-        keywords.update(zip(("quant_min", "quant_max"), arguments))
+        keywords.update(zip(("quant_min", "quant_max"), arguments, strict=False))
         keywords.pop("grad_factor", None)
         if keywords.get("dtype", 0) in (None, -1):
             keywords["dtype"] = 0

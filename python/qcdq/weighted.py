@@ -1,5 +1,5 @@
-# What QuantLinear and the convolutions of nn.py share: weight and bias, their quantisers, and when the
-# scales that belong together are frozen. The C++ twin is in torch_plugin/modules.cpp.
+# What QuantLinear and the convolutions of nn.py share: weight and bias, their quantisers, and when
+# the scales that belong together are frozen. The C++ twin is in torch_plugin/modules.cpp.
 from __future__ import annotations
 
 import math

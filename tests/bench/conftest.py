@@ -6,7 +6,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "bench"))
 
-from made_up_rows import KERNELS, OPS, QAT, write_raw  # noqa: E402
+from made_up_rows import KERNELS, OPS, QAT, write_raw
 
 
 @pytest.fixture

@@ -30,18 +30,38 @@ def group(op, fields, copy_us, ratios, **more):
 
 
 OPS = [
-    *group("fake_quantize", "fwd/per_tensor/f32/64/t1", 0.5,
-           {"copy": 1.0, "ours": 1.2, "aten": 2.0, "aten_tensor_qparams": 1.5, "composite": 9.0}),
-    *group("fake_quantize", "fwd/per_tensor/f32/4MiB/t1", 900.0,
-           {"copy": 1.0, "ours": 1.1, "aten": 20.0, "aten_tensor_qparams": 20.0, "composite": 9.0}),
-    *group("fake_quantize", "fwd/per_tensor/f32/64MiB/t1", 16000.0,
-           {"copy": 1.0, "ours": 1.14, "aten": 19.0, "composite": 8.0}),
-    *group("fake_quantize", "fwd/per_tensor/f32/64MiB/t2", 10000.0,
-           {"copy": 1.0, "ours": 1.1, "aten": 10.0, "composite": 5.0}),
+    *group(
+        "fake_quantize",
+        "fwd/per_tensor/f32/64/t1",
+        0.5,
+        {"copy": 1.0, "ours": 1.2, "aten": 2.0, "aten_tensor_qparams": 1.5, "composite": 9.0},
+    ),
+    *group(
+        "fake_quantize",
+        "fwd/per_tensor/f32/4MiB/t1",
+        900.0,
+        {"copy": 1.0, "ours": 1.1, "aten": 20.0, "aten_tensor_qparams": 20.0, "composite": 9.0},
+    ),
+    *group(
+        "fake_quantize",
+        "fwd/per_tensor/f32/64MiB/t1",
+        16000.0,
+        {"copy": 1.0, "ours": 1.14, "aten": 19.0, "composite": 8.0},
+    ),
+    *group(
+        "fake_quantize",
+        "fwd/per_tensor/f32/64MiB/t2",
+        10000.0,
+        {"copy": 1.0, "ours": 1.1, "aten": 10.0, "composite": 5.0},
+    ),
     *group("fake_quantize", "fwd/channel_1/f32/4MiB/t1", 900.0, {"copy": 1.0, "ours": 1.4}),
-    *group("fake_quantize_learned", "fwd_bwd/per_tensor/f32/4MiB/t1", 900.0,
-           {"copy": 1.0, "ours": 3.0, "aten_learnable": 60.0}),
-]  # fmt: skip
+    *group(
+        "fake_quantize_learned",
+        "fwd_bwd/per_tensor/f32/4MiB/t1",
+        900.0,
+        {"copy": 1.0, "ours": 3.0, "aten_learnable": 60.0},
+    ),
+]
 
 QAT = [
     entry("resnet18/train_step/channel_0/f32/8x3x112x112/t1/fp32", 6e5, 1.0, peak_bytes=4e8),
@@ -50,13 +70,25 @@ QAT = [
 ]
 
 KERNELS = [
-    *group("fake_quantize", "fwd/per_tensor/f32/16KiB/t1", 0.6, {"memcpy": 1.0, "AVX2": 2.0},
-           operations=28672.0, traffic_bytes=32768.0),
-    *group("fake_quantize", "fwd/per_tensor/f32/64MiB/t1", 15000.0, {"memcpy": 1.0, "AVX2": 1.1},
-           operations=1.17e8, traffic_bytes=1.34e8),
+    *group(
+        "fake_quantize",
+        "fwd/per_tensor/f32/16KiB/t1",
+        0.6,
+        {"memcpy": 1.0, "AVX2": 2.0},
+        operations=28672.0,
+        traffic_bytes=32768.0,
+    ),
+    *group(
+        "fake_quantize",
+        "fwd/per_tensor/f32/64MiB/t1",
+        15000.0,
+        {"memcpy": 1.0, "AVX2": 1.1},
+        operations=1.17e8,
+        traffic_bytes=1.34e8,
+    ),
     entry("peak/multiply_add/-/f32/registers/t1/loop", 5.0, 1.0, operations=256000.0),
     entry("peak/divide/-/f32/registers/t1/loop", 20.0, 1.0, operations=128000.0),
-]  # fmt: skip
+]
 
 
 def write_raw(folder, **suites):

@@ -24,7 +24,10 @@ def run(tmp_path, before, after, *options):
 
 def test_same_files_exit_0(tmp_path, capsys):
     assert run(tmp_path, entry(NAME, 100, 1.1), entry(NAME, 100, 1.1)) == 0
-    assert "1 rows compared by ratio: 0 regression, 0 slower, 0 faster, 1 same" in capsys.readouterr().out  # fmt: skip
+    assert (
+        "1 rows compared by ratio: 0 regression, 0 slower, 0 faster, 1 same"
+        in capsys.readouterr().out
+    )
 
 
 def test_slower_past_the_threshold_exits_1(tmp_path, capsys):

@@ -14,8 +14,9 @@ from made_up_rows import KERNELS, OPS, QAT, group, write_raw
 @pytest.fixture
 def written(raw, tmp_path, capsys):
     out = tmp_path / "report"
-    assert report.main(["--raw", str(raw), "--out", str(out), "--command", "./dev bench --quick",
-                        "--note", "peers: none & <none>"]) == 0  # fmt: skip
+    options = ["--raw", str(raw), "--out", str(out)]
+    options += ["--command", "./dev bench --quick", "--note", "peers: none & <none>"]
+    assert report.main(options) == 0
     return out, capsys.readouterr().out
 
 
@@ -37,8 +38,12 @@ def test_the_worst_size_counts(tmp_path):
 
 
 def test_forward_and_backward_stand_beside_their_traffic(tmp_path):
-    ops = group("fake_quantize", "fwd_bwd/per_tensor/f32/4MiB/t1", 200.0,
-                {"copy": 1.0, "traffic": 2.9, "ours": 3.0})  # fmt: skip
+    ops = group(
+        "fake_quantize",
+        "fwd_bwd/per_tensor/f32/4MiB/t1",
+        200.0,
+        {"copy": 1.0, "traffic": 2.9, "ours": 3.0},
+    )
     line = table(tmp_path, ops=ops)["fake_quantize fwd+bwd (STE)"]
     assert line["value"] == "3.00x (its traffic alone 2.90x)"
     assert headline.verdict(line) == "MISSED"  # the promise is the same
@@ -62,21 +67,37 @@ def test_gpu_share_of_the_copy(tmp_path):
 def test_gpu_per_channel_is_the_worst_axis(tmp_path):
     gpu = []
     for axis, ours, aten in (("0", 1.0, 5.0), ("1", 1.25, 5.0), ("last", 1.0, 4.0)):
-        gpu += group("fake_quantize", f"fwd/channel_{axis}/f32/64MiB/t1", 30.0,
-                     {"copy": 1.0, "ours": ours, "aten": aten})  # fmt: skip
-        gpu += group("fake_quantize_learned", f"fwd_bwd/channel_{axis}/f32/64MiB/t1", 30.0,
-                     {"copy": 1.0, "ours": 2.0, "aten_learnable": aten * 2})  # fmt: skip
+        gpu += group(
+            "fake_quantize",
+            f"fwd/channel_{axis}/f32/64MiB/t1",
+            30.0,
+            {"copy": 1.0, "ours": ours, "aten": aten},
+        )
+        gpu += group(
+            "fake_quantize_learned",
+            f"fwd_bwd/channel_{axis}/f32/64MiB/t1",
+            30.0,
+            {"copy": 1.0, "ours": 2.0, "aten_learnable": aten * 2},
+        )
     lines = table(tmp_path, gpu=gpu)
     assert lines["GPU fake_quantize f32 per channel"]["value"] == "80%"
     assert lines["GPU fake_quantize f32 per channel against aten"]["value"] == "4.00x"
     learned = lines["GPU fake_quantize_learned per channel against aten"]
-    assert learned["value"] == "4.00x" and learned["target"] == "(no promise)" and learned["ok"] is None
+    assert learned["value"] == "4.00x"
+    assert learned["target"] == "(no promise)" and learned["ok"] is None
     assert headline.verdict(lines["GPU fake_quantize f16 per channel"]) == "not measured"
 
 
 def test_a_gpu_report_has_plots(tmp_path):
-    raw = write_raw(tmp_path / "raw", gpu=group("fake_quantize", "fwd/per_tensor/f32/64MiB/t1", 30.0,
-                                                {"copy": 1.0, "ours": 1.1, "aten": 3.3}))  # fmt: skip
+    raw = write_raw(
+        tmp_path / "raw",
+        gpu=group(
+            "fake_quantize",
+            "fwd/per_tensor/f32/64MiB/t1",
+            30.0,
+            {"copy": 1.0, "ours": 1.1, "aten": 3.3},
+        ),
+    )
     assert report.main(["--raw", str(raw), "--out", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out" / "report.html").read_text()
     assert "GPU fake_quantize fwd, 64 MiB: ratio to x.clone()" in page and page.count("<svg") == 2
@@ -92,7 +113,8 @@ def test_speedups_are_of_the_same_group(tmp_path):
 
 
 def test_an_avx512_machine_has_its_own_promise(tmp_path):
-    assert table(tmp_path, avx512=True, ops=OPS)["fake_quantize f32 against aten, 4MiB"]["target"] == ">= 8x"  # fmt: skip
+    lines = table(tmp_path, avx512=True, ops=OPS)
+    assert lines["fake_quantize f32 against aten, 4MiB"]["target"] == ">= 8x"
 
 
 def test_small_call_and_threads(tmp_path):
@@ -104,8 +126,9 @@ def test_small_call_and_threads(tmp_path):
 
 def test_threads_may_be_limited_by_memory(tmp_path):
     slow = [x for x in OPS if "/t2/" not in x["name"]]
-    slow += group("fake_quantize", "fwd/per_tensor/f32/64MiB/t2", 14000.0,
-                  {"copy": 1.0, "ours": 1.14})  # fmt: skip
+    slow += group(
+        "fake_quantize", "fwd/per_tensor/f32/64MiB/t2", 14000.0, {"copy": 1.0, "ours": 1.14}
+    )
     line = table(tmp_path, ops=slow)["2 threads, fake_quantize f32"]
     assert line["value"] == "1.14x (copy 1.14x)" and line["ok"]
 
@@ -135,7 +158,7 @@ def test_json_holds_meta_rows_and_headline(written):
 
 def test_html_is_one_file_with_plots(written):
     page = (written[0] / "report.html").read_text()
-    assert not re.search(r'(src|href)=|<script|url\(|@import|https?://', page)
+    assert not re.search(r"(src|href)=|<script|url\(|@import|https?://", page)
     drawings = re.findall(r"<svg.*?</svg>", page, re.S)
     titles = [re.search(r'class="title">([^<]*)', d)[1] for d in drawings]
     for part in ("time of a call", "ratio to x.clone()", "Roofline", "training step", "each ISA"):
@@ -153,11 +176,17 @@ def test_markdown_has_the_table_and_every_row(written):
 
 
 def test_a_refused_row_is_listed_and_in_no_plot(tmp_path, capsys):
-    broken = {"name": "fake_quantize/fwd/per_tensor/f16/4MiB/t1/aten", "error_occurred": True,
-              "error_message": "not implemented for 'Half'"}  # fmt: skip
+    broken = {
+        "name": "fake_quantize/fwd/per_tensor/f16/4MiB/t1/aten",
+        "error_occurred": True,
+        "error_message": "not implemented for 'Half'",
+    }
     folder = write_raw(tmp_path / "raw", ops=[*OPS, broken])
     assert report.main(["--raw", str(folder), "--out", str(tmp_path / "out")]) == 0
-    assert "not measured: ops/fake_quantize/fwd/per_tensor/f16/4MiB/t1/aten: not implemented for 'Half'" in capsys.readouterr().out  # fmt: skip
+    assert (
+        "not measured: ops/fake_quantize/fwd/per_tensor/f16/4MiB/t1/aten: "
+        "not implemented for 'Half'"
+    ) in capsys.readouterr().out
 
 
 def test_an_empty_folder_is_an_error(tmp_path, capsys):

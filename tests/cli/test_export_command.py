@@ -29,7 +29,7 @@ def test_json_report(qcdq, models, tmp_path):
     model = onnx.load(str(tmp_path / "o.onnx"))
     assert report["ir_version"] == model.ir_version
     assert sum(report["nodes_by_op"].values()) == len(model.graph.node)
-    assert [p["phase"] for p in report["phases"]][0] == "source"
+    assert report["phases"][0]["phase"] == "source"
     assert report["seconds"] == pytest.approx(sum(p["seconds"] for p in report["phases"]))
     verified = report["verify"]
     assert verified["ok"] and verified["failures"] == []

@@ -68,9 +68,7 @@ def test_unknown_method(refused, models):
 
 def test_order_is_the_schemas_and_defaults_may_be_left_out(qcdq, models, tmp_path):
     specs = ["--input", "b=f32[2,3]", "a=f32[2,3]"]
-    result = qcdq(
-        "export", models["difference"], "-o", "o.onnx", *specs, "--verify", cwd=tmp_path
-    )
+    result = qcdq("export", models["difference"], "-o", "o.onnx", *specs, "--verify", cwd=tmp_path)
     assert result.returncode == 0, result
     assert list(graph_inputs(tmp_path / "o.onnx")) == ["a", "b"]
 
@@ -97,9 +95,7 @@ def test_type_defaults_to_f32(qcdq, models, tmp_path):
 
 def test_scalars_and_integers(qcdq, models, tmp_path):
     specs = ["--input", "a=f32[]", "b=i32[3]"]
-    result = qcdq(
-        "export", models["difference"], "-o", "o.onnx", *specs, "--verify", cwd=tmp_path
-    )
+    result = qcdq("export", models["difference"], "-o", "o.onnx", *specs, "--verify", cwd=tmp_path)
     assert result.returncode == 0, result
     assert graph_inputs(tmp_path / "o.onnx") == {
         "a": (onnx.TensorProto.FLOAT, []),
@@ -109,9 +105,7 @@ def test_scalars_and_integers(qcdq, models, tmp_path):
 
 def test_integer_range(qcdq, models, tmp_path):
     specs = ["--input", "ids=i64[2,16]{40..49}", "--dynamic", "ids:1=L"]
-    result = qcdq(
-        "export", models["embedding"], "-o", "o.onnx", *specs, "--verify", cwd=tmp_path
-    )
+    result = qcdq("export", models["embedding"], "-o", "o.onnx", *specs, "--verify", cwd=tmp_path)
     assert result.returncode == 0, result
     assert graph_inputs(tmp_path / "o.onnx") == {"ids": (onnx.TensorProto.INT64, [2, "L"])}
 
@@ -123,9 +117,7 @@ def test_npy(qcdq, models, tmp_path):
     )
     assert result.returncode == 0, result
     assert graph_inputs(tmp_path / "o.onnx") == {"x": (onnx.TensorProto.FLOAT, [5, 4])}
-    result = qcdq(
-        "verify", models["net"], "o.onnx", "--input", "x=x.npy", "--json", cwd=tmp_path
-    )
+    result = qcdq("verify", models["net"], "o.onnx", "--input", "x=x.npy", "--json", cwd=tmp_path)
     assert result.returncode == 0, result
     # The values are fixed: one set of inputs, optimisations off and on.
     assert len(json.loads(result.stdout)["outputs"]) == 2
@@ -136,6 +128,4 @@ def test_npy_errors(refused, models, tmp_path):
     assert line == "qcdq export: cannot open gone.npy: No such file or directory"
     np.save(tmp_path / "f.npy", np.asfortranarray(np.ones((2, 4), "f4")))
     line = refused("export", models["net"], "-o", "o.onnx", "--input", "x=f.npy", code=1)
-    assert line == (
-        "qcdq export: f.npy: Fortran order, expected C order (numpy.ascontiguousarray)"
-    )
+    assert line == ("qcdq export: f.npy: Fortran order, expected C order (numpy.ascontiguousarray)")

@@ -118,9 +118,12 @@ def test_int4_and_blocks(qcdq, tmp_path):
     scale = numpy_helper.from_array(np.ones((2, 2), np.float32), "s")
     node = helper.make_node("DequantizeLinear", ["w", "s"], ["y"], axis=0, block_size=2)
     graph = helper.make_graph(
-        [node], "g", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 2])],
+        [node],
+        "g",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 2])],
         [weight, scale],
-    )  # fmt: skip
+    )
     onnx.save(helper.make_model(graph), str(tmp_path / "m.onnx"))
     result = qcdq("inspect", "m.onnx", "--json", cwd=tmp_path)
     assert result.returncode == 0, result
@@ -133,9 +136,12 @@ def test_int4_and_blocks(qcdq, tmp_path):
 def test_external_data(qcdq, hand_made, tmp_path):
     model = onnx.load(str(hand_made))
     onnx.save(
-        model, str(tmp_path / "e.onnx"), save_as_external_data=True, location="e.bin",
+        model,
+        str(tmp_path / "e.onnx"),
+        save_as_external_data=True,
+        location="e.bin",
         size_threshold=0,
-    )  # fmt: skip
+    )
     result = qcdq("inspect", "e.onnx", "--json", cwd=tmp_path)
     assert result.returncode == 0, result
     summary = json.loads(result.stdout)
@@ -145,9 +151,12 @@ def test_external_data(qcdq, hand_made, tmp_path):
 
 def test_external_data_that_is_gone(refused, hand_made, tmp_path):
     onnx.save(
-        onnx.load(str(hand_made)), str(tmp_path / "e.onnx"), save_as_external_data=True,
-        location="e.bin", size_threshold=0,
-    )  # fmt: skip
+        onnx.load(str(hand_made)),
+        str(tmp_path / "e.onnx"),
+        save_as_external_data=True,
+        location="e.bin",
+        size_threshold=0,
+    )
     (tmp_path / "e.bin").unlink()
     line = refused("inspect", "e.onnx", code=1)
     assert line == "qcdq inspect: cannot read the external data of 's_x' from e.bin"

@@ -49,13 +49,17 @@ BAD_VALUES = [
     (["--external-data", "yes"], "--external-data yes: expected one of auto, always, never"),
     (
         ["--input", "x=f33[1,4]"],
-        "--input x=f33[1,4]: unknown type 'f33', expected one of f32 f16 bf16 f64 i8 u8 i16 i32 "
-        "i64 bool",
+        (
+            "--input x=f33[1,4]: unknown type 'f33', expected one of f32 f16 bf16 f64 i8 u8 i16 "
+            "i32 i64 bool"
+        ),
     ),
     (
         ["--input", "x"],
-        "--input x: expected NAME=DTYPE[D0,D1,...], NAME=[D0,D1,...] or NAME=FILE.npy, such as "
-        "x=f32[1,3,224,224]",
+        (
+            "--input x: expected NAME=DTYPE[D0,D1,...], NAME=[D0,D1,...] or NAME=FILE.npy, such as "
+            "x=f32[1,3,224,224]"
+        ),
     ),
     (["--dynamic", "x:0"], "--dynamic x:0: expected NAME:AXIS=SYMBOL, such as x:0=N"),
     (["--dynamic", "x:0=2"], "--dynamic x:0=2: the symbol is a number, expected a name such as N"),
@@ -110,9 +114,7 @@ def test_pt2_that_is_no_archive(refused, tmp_path):
 
 
 def test_plugin_that_is_not_there(refused, models):
-    line = refused(
-        "export", models["net"], "-o", "o.onnx", "--plugin", "./libmine.so", code=1
-    )
+    line = refused("export", models["net"], "-o", "o.onnx", "--plugin", "./libmine.so", code=1)
     assert line.startswith("qcdq export: --plugin ./libmine.so: ./libmine.so: cannot open")
 
 

@@ -56,13 +56,17 @@ def test_runs_and_seed(qcdq, models, exported):
     assert len(report["outputs"]) == 12  # 3 runs, 2 sizes, 2 optimisation levels
     assert report["outputs"] == json.loads(again.stdout)["outputs"]
     arguments[5] = "8"
-    assert report["outputs"] != json.loads(
-        qcdq("verify", models["other"], exported["net"], *arguments).stdout
-    )["outputs"]
+    assert (
+        report["outputs"]
+        != json.loads(qcdq("verify", models["other"], exported["net"], *arguments).stdout)[
+            "outputs"
+        ]
+    )
 
 
-@pytest.mark.parametrize("optimization, runs", [("off", ["off"]), ("all", ["on"]),
-                                                ("both", ["off", "on"])])  # fmt: skip
+@pytest.mark.parametrize(
+    "optimization, runs", [("off", ["off"]), ("all", ["on"]), ("both", ["off", "on"])]
+)
 def test_optimization(qcdq, models, exported, optimization, runs):
     for name in ("embedding", "quantised"):
         arguments = ["--optimization", optimization, "--json"]
@@ -84,9 +88,7 @@ def test_integer_inputs(qcdq, models, exported):
 
 def test_rank_differs_from_the_file(refused, models, exported):
     line = refused("verify", models["net"], exported["net"], "--input", "x=f32[4]", code=2)
-    assert line == (
-        "qcdq verify: --input x: 1 dimensions, the file's input is float32[N,4]"
-    )
+    assert line == ("qcdq verify: --input x: 1 dimensions, the file's input is float32[N,4]")
 
 
 def test_missing_runtime(refused, models, exported):

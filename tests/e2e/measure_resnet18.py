@@ -64,14 +64,16 @@ def main():
     parser.add_argument("--model", default="resnet18", choices=NAMES)
     parser.add_argument("--form", default="script", choices=["script", "trace"])
     parser.add_argument("--dynamic", action="store_true", help="with a free batch axis")
-    parser.add_argument("--baseline", help="program that loads MODEL and runs it once "
-                        "(default: build/bin/qcdq_load_and_run)")  # fmt: skip
+    parser.add_argument(
+        "--baseline",
+        help="program that loads MODEL and runs it once (default: build/bin/qcdq_load_and_run)",
+    )
     arguments = parser.parse_args()
     qcdq = built("QCDQ_BIN", "qcdq")
     baseline = arguments.baseline or built("QCDQ_LOAD_AND_RUN", "qcdq_load_and_run")
     mib = 2**20
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
         model = folder / "model.pt"
         writer = multiprocessing.get_context("spawn").Process(
             target=write_model, args=(arguments.model, arguments.form, model)
@@ -81,8 +83,16 @@ def main():
         if writer.exitcode:
             raise SystemExit(f"the model was not written: exit code {writer.exitcode}")
         size = model.stat().st_size
-        export = [qcdq, "export", model, "-o", folder / "model.onnx",
-                  "--input", "x=f32[1,3,224,224]", "--json"]  # fmt: skip
+        export = [
+            qcdq,
+            "export",
+            model,
+            "-o",
+            folder / "model.onnx",
+            "--input",
+            "x=f32[1,3,224,224]",
+            "--json",
+        ]
         if arguments.dynamic:
             export += ["--dynamic", "x:0=N"]
         run(*export)  # warms the page cache

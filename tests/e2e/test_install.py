@@ -1,11 +1,13 @@
-"""An installed qcdq serves programs and plugins built outside this tree: cmake --install, find_package(qcdq)."""
+"""An installed qcdq serves programs and plugins built outside this tree: cmake --install and
+find_package(qcdq)."""
+
 import os
 import pathlib
 import subprocess
 
+import numpy
 import onnx
 import onnxruntime
-import numpy
 import pytest
 import torch
 
@@ -27,15 +29,28 @@ def prefix(tmp_path_factory):
 
 
 def build_example(name, prefix, folder):
-    run("cmake", "-S", ROOT / "examples" / name, "-B", folder, "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={prefix}",
-        "-DCMAKE_BUILD_TYPE=Release")
+    run(
+        "cmake",
+        "-S",
+        ROOT / "examples" / name,
+        "-B",
+        folder,
+        "-G",
+        "Ninja",
+        f"-DCMAKE_PREFIX_PATH={prefix}",
+        "-DCMAKE_BUILD_TYPE=Release",
+    )
     run("cmake", "--build", folder)
     return folder
 
 
 def test_program_built_out_of_tree_exports_and_verifies(prefix, tmp_path):
     folder = build_example("cpp_module", prefix, tmp_path / "build")
-    said = run(folder / "cpp_module", cwd=tmp_path, env={**os.environ, "QCDQ_ORT": os.path.dirname(onnxruntime.__file__) + "/capi"})
+    said = run(
+        folder / "cpp_module",
+        cwd=tmp_path,
+        env={**os.environ, "QCDQ_ORT": os.path.dirname(onnxruntime.__file__) + "/capi"},
+    )
     assert "differing: 0," in said
     onnx.checker.check_model(str(tmp_path / "net.onnx"), full_check=True)
 
@@ -44,26 +59,37 @@ def test_plugin_brings_its_op_and_its_symbolic_function(prefix, tmp_path):
     plugin = build_example("custom_op", prefix, tmp_path / "build") / "libcustom_op.so"
     model = tmp_path / "m.pt"
     # Another process, so that this one's registry stays as it is for other tests.
-    run(ROOT / ".venv/bin/python", "-c", f"""
+    run(
+        ROOT / ".venv/bin/python",
+        "-c",
+        f"""
 import torch
 torch.ops.load_library({str(plugin)!r})
 class M(torch.nn.Module):
     def forward(self, x):
         return torch.ops.mylib.scaled_tanh(x, 1.5)
 torch.jit.trace(M(), torch.zeros(2, 3)).save({str(model)!r})
-""")
+""",
+    )
     qcdq = prefix / "bin" / "qcdq"
     out = tmp_path / "m.onnx"
-    refused = subprocess.run([qcdq, "export", model, "-o", out, "--input", "x=f32[2,3]"], capture_output=True, text=True)
+    refused = subprocess.run(
+        [qcdq, "export", model, "-o", out, "--input", "x=f32[2,3]"], capture_output=True, text=True
+    )
     assert refused.returncode == 1 and "mylib::scaled_tanh" in refused.stderr and not out.exists()
     run(qcdq, "export", model, "-o", out, "--input", "x=f32[2,3]", "--plugin", plugin)
     x = numpy.random.default_rng(0).standard_normal((2, 3)).astype(numpy.float32)
-    y = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    y = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"]).run(
+        None, {"x": x}
+    )[0]
     numpy.testing.assert_allclose(y, 1.5 * torch.tanh(torch.from_numpy(x)).numpy(), rtol=1e-5)
 
 
 def test_missing_plugin_is_one_clear_line(prefix, tmp_path):
-    done = subprocess.run([prefix / "bin" / "qcdq", "export", "m.pt", "-o", "o.onnx", "--plugin", tmp_path / "no.so"],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [prefix / "bin" / "qcdq", "export", "m.pt", "-o", "o.onnx", "--plugin", tmp_path / "no.so"],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1
     assert "no.so" in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -24,8 +24,8 @@ def _qcdq_ops(ops_library):
 def model_file():
     """model_file(name, form, quantisers=None): the path of a scripted or traced .pt file; its
     float or fake-quantised model is the same for both forms."""
-    with tempfile.TemporaryDirectory(prefix="qcdq_models_") as folder:
-        folder = pathlib.Path(folder)
+    with tempfile.TemporaryDirectory(prefix="qcdq_models_") as name:
+        folder = pathlib.Path(name)
 
         def make(name, form, quantisers=None):
             path = folder / f"{name}_{quantisers or 'float'}_{form}.pt"
@@ -44,18 +44,14 @@ def ort_session(path, optimize=True, optimized_path=None, exact=True):
     without VNNI."""
     options = onnxruntime.SessionOptions()
     levels = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = (
-        levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
-    )
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     options.intra_op_num_threads = 2
     options.log_severity_level = 3
     if exact and optimize:
         options.add_session_config_entry("session.x64quantprecision", "1")
     if optimized_path:
         options.optimized_model_filepath = str(optimized_path)
-    return onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def run_session(session, *inputs):

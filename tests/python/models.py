@@ -82,9 +82,7 @@ class QcdqWeight(nn.Module):
         self.register_buffer("zero_point", torch.zeros_like(scale, dtype=torch.int32))
 
     def forward(self, weight):
-        return torch.ops.qcdq.fake_quantize(
-            weight, self.scale, self.zero_point, -127, 127, axis=0
-        )
+        return torch.ops.qcdq.fake_quantize(weight, self.scale, self.zero_point, -127, 127, axis=0)
 
 
 class AtenWeight(QcdqWeight):
@@ -154,7 +152,7 @@ def _quantised_nodes(graph_module):
             yield node, node.args[0]
         elif kind in layers or kind in functions:
             users = list(node.users)
-            if len(users) == 1 and _kind(users[0], modules) in swallowed or node is last:
+            if (len(users) == 1 and _kind(users[0], modules) in swallowed) or node is last:
                 continue
             yield node, None
 
@@ -192,7 +190,9 @@ def quantised_model(model, quantisers="qcdq", example=None):
         traced.add_submodule(name, activation(*parameters))
         with traced.graph.inserting_after(node):
             quantiser = traced.graph.call_module(name, (node,))
-        node.replace_all_uses_with(quantiser, delete_user_cb=lambda user: user is not quantiser)
+        node.replace_all_uses_with(
+            quantiser, delete_user_cb=lambda user, own=quantiser: user is not own
+        )
     traced.graph.lint()
     traced.recompile()
     return traced.eval()

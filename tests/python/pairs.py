@@ -1,16 +1,15 @@
-# Models and bit widths that go through every exporter: the C++ tutorial's three models, a digits CNN,
-# others of quantised layers, and ResNet-18; torch.onnx with qcdq's hooks; what a file's codes are.
-# test_pairs.py and test_torch_onnx.py use them.
+# Models and bit widths that go through every exporter: the C++ tutorial's three models, a digits
+# CNN, others of quantised layers, and ResNet-18; torch.onnx with qcdq's hooks; what a file's codes
+# are. test_pairs.py and test_torch_onnx.py use them.
 import hashlib
 
 import numpy
 import onnx
 import torch
-import torchvision
-from conftest import ort_session, relative_difference, run_ort
 
 import models
 import qcdq
+from conftest import ort_session, relative_difference, run_ort
 from qcdq import nn as qnn
 
 
@@ -162,7 +161,9 @@ def all_codes(path, x):
     onnx.save(model, str(changed))
     session = ort_session(changed, optimize=False)
     outputs = [o.name for o in session.get_outputs()]
-    values = dict(zip(outputs, session.run(None, {session.get_inputs()[0].name: x.numpy()})))
+    values = dict(
+        zip(outputs, session.run(None, {session.get_inputs()[0].name: x.numpy()}), strict=True)
+    )
     values.update(constants)
     result = set()
     for node in nodes:

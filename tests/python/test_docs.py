@@ -1,5 +1,5 @@
-# The Python of README.md and docs/ runs as it stands there: each page's blocks in their order, in one
-# namespace, with the names that the page's text takes for given.
+# The Python of README.md and docs/ runs as it stands there: each page's blocks in their order, in
+# one namespace, with the names that the page's text takes for given.
 import pathlib
 import re
 

@@ -39,8 +39,9 @@ def export(qcdq, tmp_path, model, form, spec, *arguments, example):
 def test_batch_stays_free(qcdq, tmp_path, form):
     model = FlattenBySize()
     x = torch.randn(2, 3, 4)
-    result, output = export(qcdq, tmp_path, model, form, "x=f32[2,3,4]", "--dynamic", "x:0=batch",
-                            "--verify", example=x)  # fmt: skip
+    result, output = export(
+        qcdq, tmp_path, model, form, "x=f32[2,3,4]", "--dynamic", "x:0=batch", "--verify", example=x
+    )
     assert result.returncode == 0, result.stderr
     graph = onnx.load(str(output)).graph
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
@@ -53,8 +54,9 @@ def test_batch_stays_free(qcdq, tmp_path, form):
 
 @pytest.mark.parametrize("form", ["script", "trace"])
 def test_without_dynamic_the_shape_is_fixed(qcdq, tmp_path, form):
-    result, output = export(qcdq, tmp_path, FlattenBySize(), form, "x=f32[2,3,4]",
-                            example=torch.randn(2, 3, 4))  # fmt: skip
+    result, output = export(
+        qcdq, tmp_path, FlattenBySize(), form, "x=f32[2,3,4]", example=torch.randn(2, 3, 4)
+    )
     assert result.returncode == 0, result.stderr
     dims = onnx.load(str(output)).graph.input[0].type.tensor_type.shape.dim
     assert [d.dim_value for d in dims] == [2, 3, 4]
@@ -62,8 +64,10 @@ def test_without_dynamic_the_shape_is_fixed(qcdq, tmp_path, form):
 
 @pytest.mark.parametrize("form", ["script", "trace"])
 def test_baked_batch_is_refused(qcdq, tmp_path, form):
-    result, output = export(qcdq, tmp_path, BakedBatch(), form, "x=f32[2,3,4]",
-                            "--dynamic", "x:0=N", example=torch.randn(2, 3, 4))  # fmt: skip
+    spec, example = "x=f32[2,3,4]", torch.randn(2, 3, 4)
+    result, output = export(
+        qcdq, tmp_path, BakedBatch(), form, spec, "--dynamic", "x:0=N", example=example
+    )
     assert result.returncode == 1
     assert not output.exists()
     assert len(result.stderr.splitlines()) == 1
@@ -73,10 +77,11 @@ def test_baked_batch_is_refused(qcdq, tmp_path, form):
 def test_dynamic_image_size(qcdq, tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
-    result, output = export(qcdq, tmp_path, model, "trace", "input=f32[1,3,16,16]",
-                            "--dynamic", "input:0=N", "--dynamic", "input:2=H",
-                            "--dynamic", "input:3=W", "--verify",
-                            example=torch.randn(1, 3, 16, 16))  # fmt: skip
+    free = ["--dynamic", "input:0=N", "--dynamic", "input:2=H", "--dynamic", "input:3=W"]
+    spec, example = "input=f32[1,3,16,16]", torch.randn(1, 3, 16, 16)
+    result, output = export(
+        qcdq, tmp_path, model, "trace", spec, *free, "--verify", example=example
+    )
     assert result.returncode == 0, result.stderr
     x = torch.randn(3, 3, 9, 21)
     with torch.no_grad():

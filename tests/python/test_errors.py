@@ -177,21 +177,41 @@ def small_disk(tmp_path):
 
 def test_full_disk(refused, model_file, small_disk):
     model = model_file("squeezenet1_1", "script")  # 5 MB
-    refused(1, model, "--input", "x=f32[1,3,224,224]", folder=small_disk,
-            words=["model.onnx", "No space left on device"])  # fmt: skip
+    refused(
+        1,
+        model,
+        "--input",
+        "x=f32[1,3,224,224]",
+        folder=small_disk,
+        words=["model.onnx", "No space left on device"],
+    )
 
 
 def test_full_disk_external_data(refused, model_file, small_disk):
     model = model_file("squeezenet1_1", "script")
-    refused(1, model, "--input", "x=f32[1,3,224,224]", "--external-data", "always",
-            folder=small_disk, words=["No space left on device"])  # fmt: skip
+    refused(
+        1,
+        model,
+        "--input",
+        "x=f32[1,3,224,224]",
+        "--external-data",
+        "always",
+        folder=small_disk,
+        words=["No space left on device"],
+    )
 
 
 def test_full_disk_keeps_the_old_file(qcdq, model_file, small_disk):
     output = small_disk / "model.onnx"
     output.write_bytes(b"before")
-    result = qcdq("export", model_file("squeezenet1_1", "script"), "-o", output,
-                  "--input", "x=f32[1,3,224,224]")  # fmt: skip
+    result = qcdq(
+        "export",
+        model_file("squeezenet1_1", "script"),
+        "-o",
+        output,
+        "--input",
+        "x=f32[1,3,224,224]",
+    )
     assert result.returncode == 1
     assert output.read_bytes() == b"before"
     assert [p.name for p in small_disk.iterdir()] == ["model.onnx"]
@@ -224,5 +244,9 @@ def test_strides_that_move_elements(refused, tmp_path, model, form):
     else:
         torch.jit.trace(model(), x).save(str(path))
     strides = "[2, 1]" if model is Strided else "[1, 8]"
-    refused(1, path, *(SPEC if form == "pt" else ()),
-            words=["aten::as_strided", f"'stride' = {strides} with size [8, 2] and storage_offset"])  # fmt: skip
+    refused(
+        1,
+        path,
+        *(SPEC if form == "pt" else ()),
+        words=["aten::as_strided", f"'stride' = {strides} with size [8, 2] and storage_offset"],
+    )

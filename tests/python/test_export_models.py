@@ -19,7 +19,6 @@ NODES = {  # nodes that a name and an op of the torch model promise
 SPEC = "x=f32[1,3,224,224]"
 
 
-
 def export(qcdq, model, output, *arguments):
     return qcdq("export", model, "-o", output, "--input", SPEC, "--dynamic", "x:0=N", *arguments)
 
@@ -116,6 +115,13 @@ def test_same_file_twice(qcdq, model_file, tmp_path):
 @pytest.mark.parametrize("name", models.NAMES)
 def test_other_image_sizes(qcdq, model_file, tmp_path, name, size):
     output = tmp_path / "model.onnx"
-    result = qcdq("export", model_file(name, "script"), "-o", output, "--verify",
-                  "--input", f"x=f32[2,3,{size},{size}]")  # fmt: skip
+    result = qcdq(
+        "export",
+        model_file(name, "script"),
+        "-o",
+        output,
+        "--verify",
+        "--input",
+        f"x=f32[2,3,{size},{size}]",
+    )
     assert result.returncode == 0, result.stderr

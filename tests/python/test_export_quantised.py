@@ -96,8 +96,14 @@ def test_ort_runs_integer_kernels(qcdq, model_file, tmp_path, name, form):
 @pytest.mark.parametrize("storage", ["auto", "signed", "unsigned"])
 def test_activation_storage(qcdq, model_file, tmp_path, storage):
     output = tmp_path / "model.onnx"
-    result = export(qcdq, model_file("resnet18", "script", "qcdq"), output,
-                    "--activation-storage", storage, "--verify")  # fmt: skip
+    result = export(
+        qcdq,
+        model_file("resnet18", "script", "qcdq"),
+        output,
+        "--activation-storage",
+        storage,
+        "--verify",
+    )
     assert result.returncode == 0, result.stderr
     graph = onnx.load(str(output)).graph
     kinds = {i.name: i.data_type for i in graph.initializer}
@@ -109,8 +115,9 @@ def test_activation_storage(qcdq, model_file, tmp_path, storage):
 @pytest.mark.parametrize("weights", ["int", "qdq"])
 def test_weight_form(qcdq, model_file, tmp_path, weights):
     output = tmp_path / "model.onnx"
-    result = export(qcdq, model_file("resnet18", "trace", "qcdq"), output,
-                    "--weights", weights, "--verify")  # fmt: skip
+    result = export(
+        qcdq, model_file("resnet18", "trace", "qcdq"), output, "--weights", weights, "--verify"
+    )
     assert result.returncode == 0, result.stderr
     counts = count_ops(output)
     quantisers = 31  # of activations
@@ -120,8 +127,14 @@ def test_weight_form(qcdq, model_file, tmp_path, weights):
 @pytest.mark.parametrize("storage", ["int8", "uint8"])
 def test_weight_storage(qcdq, model_file, tmp_path, storage):
     output = tmp_path / "model.onnx"
-    result = export(qcdq, model_file("mobilenet_v2", "script", "qcdq"), output,
-                    "--weight-storage", storage, "--verify")  # fmt: skip
+    result = export(
+        qcdq,
+        model_file("mobilenet_v2", "script", "qcdq"),
+        output,
+        "--weight-storage",
+        storage,
+        "--verify",
+    )
     assert result.returncode == 0, result.stderr
     kinds = [i.data_type for i in onnx.load(str(output)).graph.initializer if len(i.dims) > 1]
     wanted = onnx.TensorProto.INT8 if storage == "int8" else onnx.TensorProto.UINT8
@@ -132,8 +145,9 @@ def test_weight_storage(qcdq, model_file, tmp_path, storage):
 @pytest.mark.parametrize("opset", range(13, 27))
 def test_every_opset_quantised(qcdq, model_file, tmp_path, opset):
     output = tmp_path / "model.onnx"
-    result = export(qcdq, model_file("resnet18", "script", "qcdq"), output, "--opset", opset,
-                    "--verify")  # fmt: skip
+    result = export(
+        qcdq, model_file("resnet18", "script", "qcdq"), output, "--opset", opset, "--verify"
+    )
     assert result.returncode == 0, result.stderr
 
 

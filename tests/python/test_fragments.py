@@ -236,7 +236,10 @@ REFUSALS = [
     ({"scale": float("nan")}, "argument 'scale' = nan: expected a finite float32 > 0"),
     ({"scale": [1.0, 2.0]}, "argument 'scale' = 2 elements: expected one"),
     ({"zero_point": 8}, "argument 'zero_point' = 8.000000: expected an integer in [-8, 7]"),
-    ({"zero_point": [0, 0]}, "argument 'zero_point' = 2 elements: expected as many as scale has, 1"),
+    (
+        {"zero_point": [0, 0]},
+        "argument 'zero_point' = 2 elements: expected as many as scale has, 1",
+    ),
     ({"quant_min": 7}, "argument 'quant_min' = 7: expected less than quant_max = 7"),
     ({"quant_max": 2**31}, "argument 'quant_max' = 2147483648: codes have at most 32 bits"),
     ({"quant_max": 2**20}, "has no QuantizeLinear type (opset 21); leave it in float"),
@@ -247,16 +250,25 @@ REFUSALS = [
     ({"axis": 0, "scale": [1.0, 1.0, 1.0]}, "argument 'scale' = 3 elements: axis 0 has 2 channels"),
     ({"axis": 0, "scale": [[1.0], [1.0]]}, "argument 'scale' = 2 dimensions: expected one scale"),
     ({"axis": 0, "block_size": 2}, "argument 'scale' = 0 dimensions: expected the shape of x with"),
-    ({"axis": 0, "block_size": 2, "opset": 20, "scale": [[1.0, 1.0, 1.0]]}, "blocked scales need opset 21 (opset 20)"),
+    (
+        {"axis": 0, "block_size": 2, "opset": 20, "scale": [[1.0, 1.0, 1.0]]},
+        "blocked scales need opset 21 (opset 20)",
+    ),
     ({"op": "qcdq::nothing"}, "quant_fragment: op = qcdq::nothing, expected qcdq::quantize"),
-    ({"op": "qcdq::quantize", "dtype": I8, "quant_max": 200},
-     "argument 'quant_max' = [-8, 200]: outside the codes' type int8"),
+    (
+        {"op": "qcdq::quantize", "dtype": I8, "quant_max": 200},
+        "argument 'quant_max' = [-8, 200]: outside the codes' type int8",
+    ),
     ({"op": "qcdq::quantize", "dtype": I32, "quant_max": 2**20}, "more than 16 bits"),
-    ({"op": "qcdq::quantize", "dtype": I32, "quant_min": -200, "quant_max": 0, "opset": 20},
-     "codes [-200, 0] fit no type of QuantizeLinear"),
-    ({"op": "qcdq::dequantize", "x_dtype": U8, "zero_point": -1},
-     "argument 'zero_point' = -1: outside the codes' type uint8"),
-]  # fmt: skip
+    (
+        {"op": "qcdq::quantize", "dtype": I32, "quant_min": -200, "quant_max": 0, "opset": 20},
+        "codes [-200, 0] fit no type of QuantizeLinear",
+    ),
+    (
+        {"op": "qcdq::dequantize", "x_dtype": U8, "zero_point": -1},
+        "argument 'zero_point' = -1: outside the codes' type uint8",
+    ),
+]
 
 
 @pytest.mark.parametrize(("keywords", "message"), REFUSALS)

@@ -174,8 +174,9 @@ def test_prediction(qcdq, tmp_path, name, storage):
     models.save(make(), path, "trace", torch.randn(shape))
     output = tmp_path / "net.onnx"
     dims = ",".join(map(str, shape))
-    result = qcdq("export", path, "-o", output, "--input", f"x=f32[{dims}]",
-                  "--activation-storage", storage)  # fmt: skip
+    result = qcdq(
+        "export", path, "-o", output, "--input", f"x=f32[{dims}]", "--activation-storage", storage
+    )
     assert result.returncode == 0, result.stderr
     optimised = tmp_path / "optimised.onnx"
     ort_session(output, optimized_path=optimised, exact=False)
@@ -199,8 +200,9 @@ def test_weights_as_qdq_fuse_alike(qcdq, tmp_path):
     kernels = []
     for weights in ("int", "qdq"):
         output = tmp_path / f"{weights}.onnx"
-        result = qcdq("export", path, "-o", output, "--input", "x=f32[1,4,8,8]",
-                      "--weights", weights)  # fmt: skip
+        result = qcdq(
+            "export", path, "-o", output, "--input", "x=f32[1,4,8,8]", "--weights", weights
+        )
         assert result.returncode == 0, result.stderr
         optimised = tmp_path / "optimised.onnx"
         ort_session(output, optimized_path=optimised, exact=False)
@@ -307,7 +309,7 @@ CASES = [(name, options) for name in PER_CHANNEL for options in OPTIONS] + [
 ]
 
 
-@pytest.mark.parametrize("name, options", CASES, ids=lambda value: str(value))
+@pytest.mark.parametrize("name, options", CASES, ids=str)
 def test_numbers(qcdq, tmp_path, name, options):
     make, shape = {**PER_CHANNEL, "aten": (Aten, (4, 8))}[name]
     torch.manual_seed(5)
@@ -315,8 +317,9 @@ def test_numbers(qcdq, tmp_path, name, options):
     models.save(make(), path, "trace", torch.randn(shape))
     output = tmp_path / "net.onnx"
     dims = ",".join(map(str, shape))
-    result = qcdq("export", path, "-o", output, "--input", f"x=f32[{dims}]", "--verify", "--json",
-                  *options)  # fmt: skip
+    result = qcdq(
+        "export", path, "-o", output, "--input", f"x=f32[{dims}]", "--verify", "--json", *options
+    )
     assert result.returncode == 0, result.stderr
     verified = json.loads(result.stdout)["verify"]
     assert verified["codes_compared"] > 0

@@ -2,6 +2,7 @@
 # fake-quantised, with and without a bias, with BatchNorm behind, 8-bit and narrower.
 import itertools
 import json
+from functools import partial
 
 import onnx
 import pytest
@@ -33,9 +34,13 @@ class Layer(nn.Module):
 
     def weight(self):
         return torch.ops.qcdq.fake_quantize(
-            self.layer.weight, self.weight_scale, self.weight_zero_point, self.low, self.high,
+            self.layer.weight,
+            self.weight_scale,
+            self.weight_zero_point,
+            self.low,
+            self.high,
             axis=self.axis,
-        )  # fmt: skip
+        )
 
 
 class Linear(Layer):
@@ -57,9 +62,13 @@ class Conv2d(Conv1d):
 class ConvTranspose2d(Layer):
     def forward(self, x):
         y = F.conv_transpose2d(
-            self.input_quant(x), self.weight(), self.layer.bias, stride=2, padding=1,
+            self.input_quant(x),
+            self.weight(),
+            self.layer.bias,
+            stride=2,
+            padding=1,
             output_padding=1,
-        )  # fmt: skip
+        )
         return self.output_quant(self.norm(y))
 
 
@@ -73,25 +82,17 @@ def norm_of(kind, channels):
     return norm
 
 
-# kind: (input shape, class, layer of a bias flag, axis of its output channels, norm, its channels)
+depthwise = partial(nn.Conv2d, 6, 6, 3, dilation=2, groups=6)
+transposed = partial(nn.ConvTranspose2d, 6, 9, 3)
+# kind: (input shape, class, layer without its bias, axis of output channels, norm, its channels)
 KINDS = {
-    "linear": ((4, 12), Linear, lambda b: nn.Linear(12, 9, b), 0, nn.BatchNorm1d, 9),
-    "linear_3d": ((2, 5, 12), Linear, lambda b: nn.Linear(12, 9, b), 0, nn.BatchNorm1d, 5),
-    "conv1d": (
-        (2, 6, 15), Conv1d, lambda b: nn.Conv1d(6, 9, 3, padding=1, bias=b), 0, nn.BatchNorm1d, 9,
-    ),
-    "conv2d": (
-        (2, 6, 9, 8), Conv2d, lambda b: nn.Conv2d(6, 9, 3, 2, bias=b), 0, nn.BatchNorm2d, 9,
-    ),
-    "depthwise": (
-        (2, 6, 9, 8), Conv2d, lambda b: nn.Conv2d(6, 6, 3, dilation=2, groups=6, bias=b), 0,
-        nn.BatchNorm2d, 6,
-    ),
-    "conv_transpose2d": (
-        (2, 6, 5, 4), ConvTranspose2d, lambda b: nn.ConvTranspose2d(6, 9, 3, bias=b), 1,
-        nn.BatchNorm2d, 9,
-    ),
-}  # fmt: skip
+    "linear": ((4, 12), Linear, partial(nn.Linear, 12, 9), 0, nn.BatchNorm1d, 9),
+    "linear_3d": ((2, 5, 12), Linear, partial(nn.Linear, 12, 9), 0, nn.BatchNorm1d, 5),
+    "conv1d": ((2, 6, 15), Conv1d, partial(nn.Conv1d, 6, 9, 3, padding=1), 0, nn.BatchNorm1d, 9),
+    "conv2d": ((2, 6, 9, 8), Conv2d, partial(nn.Conv2d, 6, 9, 3, 2), 0, nn.BatchNorm2d, 9),
+    "depthwise": ((2, 6, 9, 8), Conv2d, depthwise, 0, nn.BatchNorm2d, 6),
+    "conv_transpose2d": ((2, 6, 5, 4), ConvTranspose2d, transposed, 1, nn.BatchNorm2d, 9),
+}
 CASES = list(itertools.product(KINDS, ["script", "trace"], [True, False], [False, True], [8]))
 CASES += [(kind, "script", True, False, bits) for kind in KINDS for bits in (4, 3, 2)]
 
@@ -101,12 +102,13 @@ def test_layer(qcdq, tmp_path, kind, form, bias, norm, bits):
     shape, layer_class, layer, axis, norm_kind, channels = KINDS[kind]
     torch.manual_seed(4)
     behind = norm_of(norm_kind, channels) if norm else None
-    model = layer_class(layer(bias), axis, behind, bits).eval()
+    model = layer_class(layer(bias=bias), axis, behind, bits).eval()
     path, output = tmp_path / "model.pt", tmp_path / "model.onnx"
     models.save(model, path, form, torch.randn(shape))
     spec = "x=f32[" + ",".join(map(str, shape)) + "]"
-    result = qcdq("export", path, "-o", output, "--input", spec, "--dynamic", "x:0=N", "--verify",
-                  "--json")  # fmt: skip
+    result = qcdq(
+        "export", path, "-o", output, "--input", spec, "--dynamic", "x:0=N", "--verify", "--json"
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert json.loads(result.stdout)["verify"]["codes_differing"] == 0
     onnx.checker.check_model(str(output), full_check=True)

@@ -54,12 +54,14 @@ def test_preload(ops_library, linear):
 
 def test_twice(ops_library, linear):
     load = LOADS["load_library"].format(library=str(ops_library))
-    result = python(f"{load}\n{load}\n{LOADS['ctypes'].format(library=str(ops_library))}\n{USE}",
-                    linear)  # fmt: skip
+    result = python(
+        f"{load}\n{load}\n{LOADS['ctypes'].format(library=str(ops_library))}\n{USE}", linear
+    )
     assert result.returncode == 0, result.stderr
 
 
-# Calls the kernel of an op for CUDA tensors with CPU tensors: no GPU is needed to get as far as its checks.
+# Calls the kernel of an op for CUDA tensors with CPU tensors: no GPU is needed to get as far as its
+# checks.
 CALL_CUDA = """
 keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
 try:
@@ -71,12 +73,14 @@ except (NotImplementedError, ValueError) as error:
 
 
 def test_cuda_library_is_missing(ops_library, tmp_path):
-    """A CUDA tensor where libqcdq_cuda.so does not lie beside the ops: the error says what to do."""
+    """A CUDA tensor without libqcdq_cuda.so beside the ops: the error says what to do."""
     copy = tmp_path / "libqcdq_ops.so"
     shutil.copy(ops_library, copy)
     result = python(LOADS["load_library"].format(library=str(copy)) + CALL_CUDA)
     assert result.returncode == 0, result.stderr
-    assert "NotImplementedError: qcdq::fake_quantize: an argument is on a CUDA device" in result.stdout
+    assert (
+        "NotImplementedError: qcdq::fake_quantize: an argument is on a CUDA device" in result.stdout
+    )
     assert str(tmp_path / "libqcdq_cuda.so") in result.stdout
     assert "./dev build --cuda" in result.stdout
 

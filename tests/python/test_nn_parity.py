@@ -18,8 +18,7 @@ class Net(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        Scaling = qcdq.Scaling
-        self.input = qnn.QuantIdentity(qcdq.int8().scaling(Scaling.MINMAX))
+        self.input = qnn.QuantIdentity(qcdq.int8().scaling(qcdq.Scaling.MINMAX))
         self.conv = qnn.QuantConv2d(
             1,
             4,
@@ -35,7 +34,7 @@ class Net(torch.nn.Module):
         self.shifted = qnn.QuantIdentity(qcdq.uint8().symmetric(False).collect_steps(2))
         self.fc = qnn.QuantLinear(256, 16)
         self.fc.set_input_quantizer(self.relu.act_quant)
-        self.line = qnn.QuantConv1d(1, 2, 3, weight=qcdq.int8().scaling(Scaling.LEARNED))
+        self.line = qnn.QuantConv1d(1, 2, 3, weight=qcdq.int8().scaling(qcdq.Scaling.LEARNED))
         self.line_up = qnn.QuantConvTranspose1d(2, 2, 3, bias=False, weight=qcdq.int3())
         self.head = qnn.QuantLinear(560, 5, bias=None, weight=qcdq.int4().blocked(1, 32))
 

@@ -90,8 +90,9 @@ def test_opcheck_choose_qparams(x, granularity, symmetric):
 
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_opcheck_fake_quantize_dynamic(x, granularity, requires_grad):
-    opcheck(ops.fake_quantize_dynamic.default, (x.requires_grad_(requires_grad), 0, 255),
-            granularity)
+    opcheck(
+        ops.fake_quantize_dynamic.default, (x.requires_grad_(requires_grad), 0, 255), granularity
+    )
 
 
 def test_opcheck_backward_ops(x, granularity):
@@ -132,10 +133,18 @@ class Quantized(torch.nn.Module):
         return torch.ops.qcdq.fake_quantize_dynamic(y, 0, 255)
 
 
+NAMES = (
+    "fake_quantize",
+    "quantize",
+    "dequantize",
+    "fake_quantize_learned",
+    "choose_qparams",
+    "fake_quantize_dynamic",
+)
+
+
 def op_names(text):
-    return {name for name in
-            ("fake_quantize", "quantize", "dequantize", "fake_quantize_learned", "choose_qparams",
-             "fake_quantize_dynamic") if f"qcdq::{name}(" in text}
+    return {name for name in NAMES if f"qcdq::{name}(" in text}
 
 
 @pytest.mark.parametrize("make", ["script", "trace"])
@@ -158,9 +167,8 @@ def test_export_keeps_the_ops_and_the_dynamic_axis():
     program = torch.export.export(model, (x,), dynamic_shapes=dynamic).run_decompositions()
     targets = {str(n.target) for n in program.graph.nodes if n.op == "call_function"}
     assert {t for t in targets if t.startswith("qcdq.")} == {
-        f"qcdq.{name}.default" for name in
-        ("fake_quantize", "quantize", "dequantize", "fake_quantize_learned", "choose_qparams",
-         "fake_quantize_dynamic")}
+        f"qcdq.{name}.default" for name in NAMES
+    }
     wider = torch.randn(4, 9)
     assert torch.equal(program.module()(wider), model(wider))
 
@@ -188,15 +196,22 @@ def run_in_ort(op_type, inputs, outputs, opset=21):
     names = [f"i{i}" for i in range(len(inputs))]
     to_type = onnx.helper.np_dtype_to_tensor_dtype
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node(op_type, names, list(outputs))], "g",
-        [onnx.helper.make_tensor_value_info(n, to_type(v.dtype), v.shape)
-         for n, v in zip(names, inputs)],
-        [onnx.helper.make_tensor_value_info(n, to_type(np.dtype(t)), None)
-         for n, t in outputs.items()])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)],
-                                   ir_version=10)
+        [onnx.helper.make_node(op_type, names, list(outputs))],
+        "g",
+        [
+            onnx.helper.make_tensor_value_info(n, to_type(v.dtype), v.shape)
+            for n, v in zip(names, inputs, strict=True)
+        ],
+        [
+            onnx.helper.make_tensor_value_info(n, to_type(np.dtype(t)), None)
+            for n, t in outputs.items()
+        ],
+    )
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10
+    )
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, dict(zip(names, inputs)))
+    return session.run(None, dict(zip(names, inputs, strict=True)))
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.uint16], ids=str)
@@ -205,28 +220,46 @@ def test_codes_and_values_equal_ort(dtype, scale):
     info = torch.iinfo(dtype)
     zero_point = 3
     # Every tie of the range, its neighbours, values past the range, then random ones.
-    ties = (np.arange(info.min - 3, info.max + 3)[:: max(1, (info.max - info.min) // 4000)] -
-            zero_point + 0.5).astype(np.float32) * np.float32(scale)
+    ties = (
+        np.arange(info.min - 3, info.max + 3)[:: max(1, (info.max - info.min) // 4000)]
+        - zero_point
+        + 0.5
+    ).astype(np.float32) * np.float32(scale)
     random = (np.random.default_rng(0).normal(size=20000) * scale * 60).astype(np.float32)
     edges = np.array([0.0, -0.0, 1e-40, np.inf, -np.inf, 3e38, -3e38], dtype=np.float32)
-    x = np.concatenate([ties, np.nextafter(ties, np.float32(np.inf)),
-                        np.nextafter(ties, np.float32(-np.inf)), random, edges])
-    ours = ops.quantize(torch.from_numpy(x), torch.tensor(scale), torch.tensor(zero_point),
-                        info.min, info.max, dtype=dtype)
+    x = np.concatenate(
+        [
+            ties,
+            np.nextafter(ties, np.float32(np.inf)),
+            np.nextafter(ties, np.float32(-np.inf)),
+            random,
+            edges,
+        ]
+    )
+    ours = ops.quantize(
+        torch.from_numpy(x),
+        torch.tensor(scale),
+        torch.tensor(zero_point),
+        info.min,
+        info.max,
+        dtype=dtype,
+    )
     s = np.float32(scale)
     z = np.array(zero_point, dtype=torch.empty(0, dtype=dtype).numpy().dtype)
     (codes,) = run_in_ort("QuantizeLinear", [x, np.array(s), z], {"y": z.dtype})
     assert np.count_nonzero(codes != ours.numpy()) == 0
     (values,) = run_in_ort("DequantizeLinear", [codes, np.array(s), z], {"y": np.float32})
     assert np.array_equal(
-        values, ops.dequantize(ours, torch.tensor(scale), torch.tensor(zero_point)).numpy())
+        values, ops.dequantize(ours, torch.tensor(scale), torch.tensor(zero_point)).numpy()
+    )
 
 
 @pytest.mark.parametrize("low, high", [(-1.0, 3.0), (0.0, 2.0), (-5.0, -1.0), (0.0, 0.0)])
 def test_choose_qparams_equals_dynamic_quantize_linear(low, high):
     x = np.random.default_rng(0).uniform(low, high, size=1000).astype(np.float32)
     codes, scale, zero_point = run_in_ort(
-        "DynamicQuantizeLinear", [x], {"y": np.uint8, "s": np.float32, "z": np.uint8})
+        "DynamicQuantizeLinear", [x], {"y": np.uint8, "s": np.float32, "z": np.uint8}
+    )
     ours_scale, ours_zero_point = ops.choose_qparams(torch.from_numpy(x), 0, 255)
     assert ours_scale.item() == scale
     assert ours_zero_point.item() == zero_point
@@ -234,11 +267,14 @@ def test_choose_qparams_equals_dynamic_quantize_linear(low, high):
     assert np.array_equal(ours.numpy(), codes)
 
 
-@pytest.mark.parametrize("load", ["import ctypes; ctypes.CDLL(library)",
-                                  "torch.ops.load_library(library)"])
+@pytest.mark.parametrize(
+    "load", ["import ctypes; ctypes.CDLL(library)", "torch.ops.load_library(library)"]
+)
 def test_library_loads_by_dlopen_and_by_torch(load):
-    code = (f"import sys, torch; library = sys.argv[1]; {load}; "
-            "print(torch.ops.qcdq.fake_quantize(torch.tensor([1.26]), torch.tensor(0.5), "
-            "torch.tensor(0), -8, 7).item())")
+    code = (
+        f"import sys, torch; library = sys.argv[1]; {load}; "
+        "print(torch.ops.qcdq.fake_quantize(torch.tensor([1.26]), torch.tensor(0.5), "
+        "torch.tensor(0), -8, 7).item())"
+    )
     done = subprocess.run([sys.executable, "-c", code, LIBRARY], capture_output=True, text=True)
     assert done.stdout.strip() == "1.5", done.stderr

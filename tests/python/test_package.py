@@ -10,10 +10,10 @@ import sys
 import onnx
 import pytest
 import torch
-from conftest import count_ops, relative_difference, run_ort
 
 import qcdq
 import qcdq_program
+from conftest import count_ops, relative_difference, run_ort
 from qcdq import _libraries
 from qcdq import nn as qnn
 
@@ -157,7 +157,7 @@ def test_refusals(error, message, keywords, net, tmp_path):
 
 def test_another_torch_is_named_in_one_sentence(tmp_path):
     (tmp_path / "qcdq_torch_version.txt").write_text("2.11\n")
-    with pytest.raises(ImportError, match="qcdq was built against torch 2.11 but torch 2"):
+    with pytest.raises(ImportError, match=r"qcdq was built against torch 2.11 but torch 2"):
         _libraries._check_torch(tmp_path)
     (tmp_path / "qcdq_torch_version.txt").write_text(torch.__version__ + "\n")
     _libraries._check_torch(tmp_path)
@@ -166,14 +166,14 @@ def test_another_torch_is_named_in_one_sentence(tmp_path):
 def test_missing_libraries_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(_libraries, "_PACKAGE", tmp_path / "a" / "b")
     monkeypatch.delenv("QCDQ_LIBRARY_DIR", raising=False)
-    with pytest.raises(ImportError, match="libqcdq_ops.so is in none of .*set QCDQ_LIBRARY_DIR"):
+    with pytest.raises(ImportError, match=r"libqcdq_ops.so is in none of .*set QCDQ_LIBRARY_DIR"):
         _libraries.library_folder()
 
 
 def test_library_that_does_not_load_is_named(monkeypatch, tmp_path):
     (tmp_path / "libqcdq_ops.so").write_text("not a library")
     monkeypatch.setenv("QCDQ_LIBRARY_DIR", str(tmp_path))
-    with pytest.raises(ImportError, match="doesn't load into torch .*build qcdq again"):
+    with pytest.raises(ImportError, match=r"doesn't load into torch .*build qcdq again"):
         _libraries.load()
 
 

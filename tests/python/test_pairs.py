@@ -7,6 +7,7 @@ import json
 import onnx
 import pytest
 import torch
+
 from conftest import relative_difference, run_ort
 from pairs import PAIRS, all_codes, check, check_file, make_net, torch_onnx
 

@@ -106,9 +106,12 @@ def test_quantised_resnet18(qcdq, tmp_path, quantisers, form):
         assert mine.get(op) == theirs.get(op), op
     for batch in (1, 3) if dynamic else (2,):
         image = torch.randn(batch, 3, 224, 224)
-        assert relative_difference(
-            run_ort(other, image, optimize=False)[0], run_ort(output, image, optimize=False)[0]
-        ) < 1e-5
+        assert (
+            relative_difference(
+                run_ort(other, image, optimize=False)[0], run_ort(output, image, optimize=False)[0]
+            )
+            < 1e-5
+        )
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1"])
@@ -166,9 +169,11 @@ def test_containers(qcdq, tmp_path):
     output, report = convert(qcdq, path, "--dynamic", "y:0=rows")
     assert axes(output) == {"pair_a": ["rows", 2], "pair_b_0": [9], "y": ["rows", 5, 2]}
     notes = "\n".join(report["notes"])
-    for line in ("output 2 of the model is None and left out",
-                 "output 3 of the model is the constant 3 and left out",
-                 "output 4 of the model is a number: a tensor without dimensions"):  # fmt: skip
+    for line in (
+        "output 2 of the model is None and left out",
+        "output 3 of the model is the constant 3 and left out",
+        "output 4 of the model is a number: a tensor without dimensions",
+    ):
         assert line in notes
     for rows in (2, 8):
         a, b, y = torch.randn(rows, 2), torch.randn(9), torch.randn(rows, 5, 2)
@@ -281,8 +286,9 @@ def test_sequences_of_any_length(qcdq, tmp_path, form):
     shapes = {"ids": {0: Dim("batch", max=32), 1: Dim("length", min=2, max=64)}}
     program = FORMS[form](export(model, (ids,), dynamic_shapes=shapes))
     path = save(program, tmp_path / "m.pt2")
-    output, _ = convert(qcdq, path, "--dynamic", "ids:0=B", "ids:1=L", "--input",
-                        "ids=i64[2,7]{0..49}")  # fmt: skip
+    output, _ = convert(
+        qcdq, path, "--dynamic", "ids:0=B", "ids:1=L", "--input", "ids=i64[2,7]{0..49}"
+    )
     assert axes(output) == {"ids": ["B", "L"]}
     for shape in ((1, 2), (3, 11)):
         assert_equal_to_eager(output, model, [torch.randint(0, 50, shape)])
@@ -407,8 +413,9 @@ def test_no_second_copy_of_the_weights(qcdq, tmp_path):
     )
     result = subprocess.run(
         [sys.executable, "-c", script, qcdq.path, "export", str(path), "-o", str(output)],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stderr
     peak = int(result.stdout.split()[-1]) * 1024
     weights = 4096 * 8192 * 4

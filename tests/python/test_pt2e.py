@@ -1,6 +1,6 @@
 # Networks quantised by torchao's PT2E, trained (QAT) and calibrated, and the ops they hold
-# (quantized_decomposed), through `qcdq export --verify` as .pt and as .pt2 files. test_torch_ao.py has
-# torch.ao's eager and FX flows.
+# (quantized_decomposed), through `qcdq export --verify` as .pt and as .pt2 files.
+# test_torch_ao.py has torch.ao's eager and FX flows.
 import json
 import re
 import warnings
@@ -121,8 +121,11 @@ def test_int32_biases_explain_every_difference(qcdq, moved):
     report = json.loads(result.stdout)
     assert report["codes_differing"] == 0 and report["max_relative"] > 1e-4
     notes = [w for w in report["warnings"] if "optimisations off" in w]
-    words = r"3 float biases are int32 in the file, which moves [1-9]\d* of \d+ codes; with float biases"
-    assert notes and all(re.search(words + r" the difference is .*e-0[5-9]$", n) for n in notes), notes
+    words = (
+        r"3 float biases are int32 in the file, which moves [1-9]\d* of \d+ codes; "
+        r"with float biases the difference is .*e-0[5-9]$"
+    )
+    assert notes and all(re.search(words, note) for note in notes), notes
 
 
 def wrong_scale(graph, tensors):
@@ -145,17 +148,22 @@ def missing_bias(graph, tensors):
         tensors[bias.input[0]] = tensors[bias.input[0]] * 0
 
 
-@pytest.mark.parametrize("change, words", [
-    (wrong_scale, "relative difference"),
-    (bias_off_by_two_codes, "steps from the float bias in the metadata, expected at most 0.5"),
-    (missing_bias, "output"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (wrong_scale, "relative difference"),
+        (bias_off_by_two_codes, "steps from the float bias in the metadata, expected at most 0.5"),
+        (missing_bias, "output"),
+    ],
+)
 def test_what_int32_biases_do_not_explain_is_found(qcdq, moved, tmp_path, change, words):
     model = onnx.load(str(moved[1]))
     tensors = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     change(model.graph, tensors)
     for i in model.graph.initializer:
-        i.CopyFrom(numpy_helper.from_array(tensors[i.name].astype(numpy_helper.to_array(i).dtype), i.name))
+        i.CopyFrom(
+            numpy_helper.from_array(tensors[i.name].astype(numpy_helper.to_array(i).dtype), i.name)
+        )
     if change is missing_bias:
         entry = next(e for e in model.metadata_props if e.key == "qcdq.rounded_biases")
         entry.value = re.sub(r"(?<=[\t ])\S+", "0", entry.value)
@@ -194,7 +202,7 @@ class FourBits(nn.Module):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_four_bit_range_keeps_its_clip(qcdq, tmp_path, form):
-    output, verified = convert(qcdq, save(FourBits(), tmp_path, form))
+    output, _ = convert(qcdq, save(FourBits(), tmp_path, form))
     assert count_ops(output) == {"QuantizeLinear": 1, "Clip": 1, "DequantizeLinear": 1}
     x = 4 * torch.randn(SHAPE)
     (y,) = run_ort(output, x)

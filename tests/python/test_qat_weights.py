@@ -22,8 +22,18 @@ def exported(qcdq, tmp_path, kind, form, arguments, *options):
     path = tmp_path / "model.pt"
     reference = models.save(kind(*arguments), path, form, torch.randn(2, 8))
     output = tmp_path / "model.onnx"
-    result = qcdq("export", path, "-o", output, "--input", "x=f32[2,8]", "--dynamic", "x:0=N",
-                  "--verify", *options)  # fmt: skip
+    result = qcdq(
+        "export",
+        path,
+        "-o",
+        output,
+        "--input",
+        "x=f32[2,8]",
+        "--dynamic",
+        "x:0=N",
+        "--verify",
+        *options,
+    )
     assert result.returncode == 0, result.stderr
     return reference, output
 

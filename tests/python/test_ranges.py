@@ -32,10 +32,13 @@ def edge_values(scale, zero_point, quant_min, quant_max):
     middle = [quant_min, quant_max, zero_point]
     codes = torch.cat([torch.arange(c - 20, c + 21) for c in middle]) - zero_point
     ties = (codes.float() + 0.5) * scale
-    special = torch.tensor([0.0, -0.0, 1e-40, -1e-40, torch.inf, -torch.inf, 3e38, -3e38, torch.nan])
+    special = torch.tensor(
+        [0.0, -0.0, 1e-40, -1e-40, torch.inf, -torch.inf, 3e38, -3e38, torch.nan]
+    )
     spread = (quant_max - quant_min) * scale
-    return torch.cat([codes.float() * scale, ties, special,
-                      torch.randn(500, generator=generator) * spread])  # fmt: skip
+    return torch.cat(
+        [codes.float() * scale, ties, special, torch.randn(500, generator=generator) * spread]
+    )
 
 
 @pytest.mark.parametrize("opset", [10, 12, 13, 21, 26])

@@ -1,7 +1,6 @@
 # Networks that torch.ao has quantised, through `qcdq export --verify`: eager and FX, trained (QAT)
 # and calibrated, as fake quantisers, quantized_decomposed and integer kernels (quantized::*).
 # torch.ao's PT2E is not part of torch 2.15; FX's decomposed form has the same ops.
-import copy
 import json
 import warnings
 
@@ -15,7 +14,9 @@ from torch import nn
 import models
 from conftest import count_ops, ort_session, run_session
 
-warnings.filterwarnings("ignore", message=".*torch.ao.*|.*torch.jit.*|.*quantized.*|.*reduce_range.*")
+warnings.filterwarnings(
+    "ignore", message=".*torch.ao.*|.*torch.jit.*|.*quantized.*|.*reduce_range.*"
+)
 ao = pytest.importorskip("torch.ao.quantization")
 quantize_fx = pytest.importorskip("torch.ao.quantization.quantize_fx")
 

@@ -1,5 +1,5 @@
-# torch.onnx with qcdq's hooks (dynamo=False and dynamo=True): old opsets, node for node, single ops,
-# refusals; ops under torch.export, compile, make_fx and FX. test_pairs.py has whole models.
+# torch.onnx with qcdq's hooks (dynamo=False and dynamo=True): old opsets, node for node, single
+# ops, refusals; ops under torch.export, compile, make_fx and FX. test_pairs.py has whole models.
 # Code under test: python/qcdq/onnx_hooks.py, symbolic/quantizer/nodes.cpp.
 import logging
 import os
@@ -10,11 +10,11 @@ import sys
 import onnx
 import pytest
 import torch
-from conftest import relative_difference, run_ort
-from pairs import all_codes, check, make_net, torch_onnx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import qcdq
+from conftest import relative_difference, run_ort
+from pairs import all_codes, check, make_net, torch_onnx
 
 pytest.importorskip("onnxscript")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -91,7 +91,7 @@ def test_single_ops(dynamo, ranges, dtype, opset, tmp_path):
     x = torch.linspace(-300, 300, 240).view(4, 60)
     if dtype == torch.uint16 and not dynamo:
         with pytest.raises(
-            ValueError, match="qcdq::quantize: its codes are uint16, which torch.onnx"
+            ValueError, match=r"qcdq::quantize: its codes are uint16, which torch\.onnx"
         ):
             torch_onnx(model, x, tmp_path / "ops.onnx", dynamo, opset)
         return
@@ -176,7 +176,7 @@ def test_dynamo_below_opset_18_is_refused_by_name():
 def test_opset_9_is_refused_by_name(tmp_path):
     net, x = make_net("mlp-w8a8")
     qcdq.register_onnx()
-    with pytest.raises(ValueError, match="needs opset 10 .opset_version = 9.; expected"):
+    with pytest.raises(ValueError, match=r"needs opset 10 .opset_version = 9.; expected"):
         torch.onnx.export(net, (x,), str(tmp_path / "a.onnx"), dynamo=False, opset_version=9)
 
 

@@ -19,8 +19,9 @@ def pair(qcdq, tmp_path_factory):
     """A small quantised model and its .onnx file."""
     folder = tmp_path_factory.mktemp("verify")
     models.save(models.ParameterWeight(), folder / "model.pt", "script", None)
-    result = qcdq("export", folder / "model.pt", "-o", folder / "model.onnx", *SPEC,
-                  "--dynamic", "x:0=N")  # fmt: skip
+    result = qcdq(
+        "export", folder / "model.pt", "-o", folder / "model.onnx", *SPEC, "--dynamic", "x:0=N"
+    )
     assert result.returncode == 0, result.stderr
     return folder / "model.pt", folder / "model.onnx"
 
@@ -127,9 +128,10 @@ class TwoOutputs(nn.Module):
 def test_two_inputs_and_outputs(qcdq, tmp_path, form):
     model, output = tmp_path / "two.pt", tmp_path / "two.onnx"
     models.save(TwoOutputs(), model, form, (torch.randn(2, 3, 4), torch.randn(2, 3, 4)))
-    result = qcdq("export", model, "-o", output, "--input", "y=f32[2,3,4]",
-                  "--input", "x=f32[2,3,4]", "--output", "sum", "--output", "flat",
-                  "--dynamic", "x:0=N", "--dynamic", "y:0=N", "--verify")  # fmt: skip
+    options = ["--input", "y=f32[2,3,4]", "--input", "x=f32[2,3,4]"]
+    options += ["--output", "sum", "--output", "flat"]
+    options += ["--dynamic", "x:0=N", "--dynamic", "y:0=N"]
+    result = qcdq("export", model, "-o", output, *options, "--verify")
     assert result.returncode == 0, result.stderr
     graph = onnx.load(str(output)).graph
     assert [i.name for i in graph.input] == ["x", "y"]

@@ -1,5 +1,5 @@
-# One model per op family, scripted and traced: exported by the program, run in ONNX Runtime (ORT) on
-# other inputs than the exporter saw, and compared with eager torch.
+# One model per op family, scripted and traced: exported by the program, run in ONNX Runtime (ORT)
+# on other inputs than the exporter saw, and compared with eager torch.
 import onnx
 import pytest
 import torch
@@ -15,7 +15,7 @@ def argument_names(module):
 
 
 def save(name, form, folder):
-    """Writes the .pt file and the example inputs; returns the eager model and the --input options."""
+    """Writes the .pt file and example inputs; returns the eager model and the --input options."""
     model, inputs = zoo.make(name)
     eager = model
     if name in zoo.DICTS and form == "trace":

@@ -1,6 +1,6 @@
-# One small model per op family of the exporter (attention, recurrence, resizing, indexing, writes to
-# slices), and the larger networks of torchvision with seeded weights. test_zoo.py exports each of
-# them scripted and traced.
+# One small model per op family of the exporter (attention, recurrence, resizing, indexing, writes
+# to slices), and the larger networks of torchvision with seeded weights. test_zoo.py exports each
+# of them scripted and traced.
 import math
 
 import torch
