@@ -18,13 +18,13 @@
 
 namespace {
 
-using qcdq::bench::Quantisation;
+using qcdq::bench::Quantization;
 using qcdq::bench::ResNet18;
 
 // One training forward gives BatchNorm statistics, and quantisers of layers their scales.
-ResNet18 prepared(Quantisation quantisation) {
+ResNet18 prepared(Quantization quantization) {
   torch::manual_seed(0);
-  ResNet18 net(quantisation, qcdq::bench::Sites::kEverywhere);
+  ResNet18 net(quantization, qcdq::bench::Sites::kEverywhere);
   {
     const torch::NoGradGuard no_grad;
     torch::manual_seed(1);
@@ -34,19 +34,19 @@ ResNet18 prepared(Quantisation quantisation) {
   return net;
 }
 
-void add(const char* pass, Quantisation quantisation) {
+void add(const char* pass, Quantization quantization) {
   qcdq::bench::add_group({
       .op = "resnet18",
       .pass = pass,
-      .granularity = quantisation == Quantisation::kNone ? "-" : "channel_0",
+      .granularity = quantization == Quantization::kNone ? "-" : "channel_0",
       .type = "f32",
       .size = "1x3x224x224",
       .threads = 1,
       .impls = {"forward", "ours"},
       .make =
-          [quantisation] {
+          [quantization] {
             at::set_num_threads(1);
-            ResNet18 net = prepared(quantisation);
+            ResNet18 net = prepared(quantization);
             const torch::Tensor x = torch::rand({1, 3, 224, 224});
             const std::string path =
                 (std::filesystem::temp_directory_path() / "qcdq_bench_export.onnx").string();
@@ -67,8 +67,8 @@ void add(const char* pass, Quantisation quantisation) {
 int save(const std::string& folder) try {
   std::filesystem::create_directories(folder);
   const torch::Tensor x = torch::rand({1, 3, 224, 224});
-  qcdq::export_onnx(prepared(Quantisation::kNone), {x}, folder + "/fp32.onnx");
-  qcdq::export_onnx(prepared(Quantisation::kOursLayers), {x}, folder + "/qcdq.onnx");
+  qcdq::export_onnx(prepared(Quantization::kNone), {x}, folder + "/fp32.onnx");
+  qcdq::export_onnx(prepared(Quantization::kOursLayers), {x}, folder + "/qcdq.onnx");
   std::cout << folder << "/fp32.onnx " << folder << "/qcdq.onnx\n";
   return 0;
 } catch (const std::exception& error) {
@@ -80,7 +80,7 @@ int save(const std::string& folder) try {
 
 int main(int argc, char** argv) {
   if (argc == 3 && std::strcmp(argv[1], "--save") == 0) return save(argv[2]);
-  add("export_fp32", Quantisation::kNone);
-  add("export_qcdq", Quantisation::kOursLayers);
+  add("export_fp32", Quantization::kNone);
+  add("export_qcdq", Quantization::kOursLayers);
   return qcdq::bench::run(argc, argv, {{"torch", TORCH_VERSION}});
 }

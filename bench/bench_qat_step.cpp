@@ -17,7 +17,7 @@
 
 namespace {
 
-using qcdq::bench::Quantisation;
+using qcdq::bench::Quantization;
 
 constexpr int64_t kBatch = 8;
 constexpr int64_t kImage = 112;
@@ -48,14 +48,14 @@ class MemoryCount : public c10::MemoryReportingInfoBase {
 };
 
 struct Training {
-  explicit Training(Quantisation quantisation) : net(seeded(quantisation)) {
+  explicit Training(Quantization quantization) : net(seeded(quantization)) {
     optimizer = std::make_unique<torch::optim::SGD>(net->parameters(), 1e-5);
     images = torch::rand({kBatch, 3, kImage, kImage});
     labels = torch::randint(1000, {kBatch}, torch::kLong);
   }
-  static qcdq::bench::ResNet18 seeded(Quantisation quantisation) {
+  static qcdq::bench::ResNet18 seeded(Quantization quantization) {
     torch::manual_seed(0);
-    return qcdq::bench::ResNet18(quantisation);
+    return qcdq::bench::ResNet18(quantization);
   }
   void step() {
     optimizer->zero_grad();
@@ -70,10 +70,10 @@ struct Training {
 };
 
 // The second step is the usual one: gradients and statistics exist by then.
-int64_t peak_bytes(Quantisation quantisation) {
+int64_t peak_bytes(Quantization quantization) {
   const auto count = std::make_shared<MemoryCount>();
   const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, count);
-  Training training(quantisation);
+  Training training(quantization);
   training.step();
   count->restart();
   training.step();
@@ -82,17 +82,17 @@ int64_t peak_bytes(Quantisation quantisation) {
 
 struct Mode {
   const char* impl;
-  Quantisation quantisation;
+  Quantization quantization;
   bool in_quick;
 };
 constexpr Mode kModes[] = {
-    {"fp32", Quantisation::kNone, true},
-    {"ours", Quantisation::kOurs, true},
-    {"ours_learned", Quantisation::kOursLearned, true},
-    {"ours_layers", Quantisation::kOursLayers, true},
-    {"aten", Quantisation::kAten, true},
-    {"aten_learnable", Quantisation::kAtenLearned, false},
-    {"torch_ao", Quantisation::kAtenObserved, true},
+    {"fp32", Quantization::kNone, true},
+    {"ours", Quantization::kOurs, true},
+    {"ours_learned", Quantization::kOursLearned, true},
+    {"ours_layers", Quantization::kOursLayers, true},
+    {"aten", Quantization::kAten, true},
+    {"aten_learnable", Quantization::kAtenLearned, false},
+    {"torch_ao", Quantization::kAtenObserved, true},
 };
 
 void add(int threads) {
@@ -116,8 +116,8 @@ void add(int threads) {
             std::vector<qcdq::bench::Row> rows;
             for (const Mode& mode : modes) {
               qcdq::bench::set_counter(mode.impl, "peak_bytes",
-                                       static_cast<double>(peak_bytes(mode.quantisation)));
-              auto training = std::make_shared<Training>(mode.quantisation);
+                                       static_cast<double>(peak_bytes(mode.quantization)));
+              auto training = std::make_shared<Training>(mode.quantization);
               rows.push_back({mode.impl, [training] { training->step(); }});
             }
             return rows;

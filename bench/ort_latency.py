@@ -44,7 +44,7 @@ def session_of(path, threads):
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def quantised_by_ort(fp32, folder):
+def quantized_by_ort(fp32, folder):
     """ORT's own quantisation: QDQ, uint8 activations, int8 weights per channel."""
     session = session_of(fp32, 1)
     prepared = pathlib.Path(folder) / "prepared.onnx"
@@ -121,7 +121,7 @@ def main():
             return 1
     benchmarks = []
     with tempfile.TemporaryDirectory() as folder:
-        paths = {"fp32": fp32, "ours": ours, "ort_static": quantised_by_ort(fp32, folder)}
+        paths = {"fp32": fp32, "ours": ours, "ort_static": quantized_by_ort(fp32, folder)}
         every = os.cpu_count() or 1
         for threads in [1] if options.quick or every == 1 else [1, every]:
             measured = measure(paths, threads, 5.0 if options.quick else 20.0)

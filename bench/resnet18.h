@@ -20,7 +20,7 @@ namespace qcdq::bench {
 /// Who quantises. Fixed scales: kOurs, kAten. A learned scale (LSQ): kOursLearned, kAtenLearned.
 /// Statistics at each step: kAtenObserved (torch.ao's default for QAT, moving average of min and
 /// max), kOursLayers (qcdq's Quantizer: weights by absmax at each step, activations learned).
-enum class Quantisation {
+enum class Quantization {
   kNone,
   kOurs,
   kOursLearned,
@@ -39,10 +39,10 @@ enum class Sites { kTraining, kEverywhere };
 class QuantSiteImpl : public torch::nn::Module {
  public:
   /// weight: what is quantised, for its shape and first scales; undefined for an activation.
-  QuantSiteImpl(Quantisation quantisation, const torch::Tensor& weight, bool is_signed = false)
-      : kind_(quantisation), is_weight_(weight.defined()), is_signed_(is_signed), weight_(weight) {
-    if (kind_ == Quantisation::kNone) return;
-    if (kind_ == Quantisation::kOursLayers) {
+  QuantSiteImpl(Quantization quantization, const torch::Tensor& weight, bool is_signed = false)
+      : kind_(quantization), is_weight_(weight.defined()), is_signed_(is_signed), weight_(weight) {
+    if (kind_ == Quantization::kNone) return;
+    if (kind_ == Quantization::kOursLayers) {
       const QuantSpec spec = is_weight_ ? int8().narrow().per_channel(0)
                                         : (is_signed ? int8() : uint8()).collect_steps(1);
       layer_ = register_module(
@@ -51,7 +51,7 @@ class QuantSiteImpl : public torch::nn::Module {
                     "QuantSite", is_weight_ ? weight.sizes().vec() : std::vector<int64_t>{}));
       return;
     }
-    const bool learned = kind_ == Quantisation::kOursLearned || kind_ == Quantisation::kAtenLearned;
+    const bool learned = kind_ == Quantization::kOursLearned || kind_ == Quantization::kAtenLearned;
     // absmax for a weight; activations of a normalised network reach about 4.
     const torch::Tensor first = is_weight_ ? weight.detach().abs().flatten(1).amax(1) / 127.0
                                            : torch::full({1}, 4.0 / 255.0);
@@ -63,7 +63,7 @@ class QuantSiteImpl : public torch::nn::Module {
       scale_ = register_buffer("scale", first);
       zero_point_ = register_buffer("zero_point", zeros);
     }
-    if (kind_ == Quantisation::kAtenObserved) {
+    if (kind_ == Quantization::kAtenObserved) {
       on_ = register_buffer("on", torch::ones({1}, torch::kLong));
       const float infinity = std::numeric_limits<float>::infinity();
       lowest_ = register_buffer("lowest", torch::full({first.numel()}, infinity));
@@ -82,24 +82,24 @@ class QuantSiteImpl : public torch::nn::Module {
     const int64_t high = is_weight_ || is_signed_ ? 127 : 255;
     const std::optional<int64_t> axis = is_weight_ ? std::optional<int64_t>(0) : std::nullopt;
     switch (kind_) {
-      case Quantisation::kNone:
+      case Quantization::kNone:
         return x;
-      case Quantisation::kOurs:
+      case Quantization::kOurs:
         return fake_quantize(x, scale_, zero_point_, low, high, axis);
-      case Quantisation::kOursLearned:
+      case Quantization::kOursLearned:
         return fake_quantize_learned(x, scale_, zero_point_, low, high, axis, {}, grad_factor(x));
-      case Quantisation::kOursLayers:
+      case Quantization::kOursLayers:
         return layer_->forward(x);
-      case Quantisation::kAten:
+      case Quantization::kAten:
         return is_weight_
                    ? at::fake_quantize_per_channel_affine(x, scale_, zero_point_, 0, low, high)
                    : at::fake_quantize_per_tensor_affine(x, scale_, zero_point_, low, high);
-      case Quantisation::kAtenLearned:
+      case Quantization::kAtenLearned:
         return is_weight_ ? at::_fake_quantize_learnable_per_channel_affine(
                                 x, scale_, zero_point_, 0, low, high, grad_factor(x))
                           : at::_fake_quantize_learnable_per_tensor_affine(
                                 x, scale_, zero_point_, low, high, grad_factor(x));
-      case Quantisation::kAtenObserved:
+      case Quantization::kAtenObserved:
         return at::fused_moving_avg_obs_fake_quant(x, on_, on_, lowest_, highest_, scale_,
                                                    zero_point_, 0.01, low, high, 0,
                                                    /*per_row_fake_quant=*/is_weight_,
@@ -115,7 +115,7 @@ class QuantSiteImpl : public torch::nn::Module {
     return 1.0 / std::sqrt(sharing * (is_weight_ ? 127.0 : 255.0));
   }
 
-  Quantisation kind_;
+  Quantization kind_;
   bool is_weight_;
   bool is_signed_;
   torch::Tensor weight_;
@@ -127,16 +127,16 @@ TORCH_MODULE(QuantSite);
 /// Convolution without bias, its weight quantised, and BatchNorm.
 class ConvBnImpl : public torch::nn::Module {
  public:
-  ConvBnImpl(int64_t in, int64_t out, int64_t kernel, int64_t stride, Quantisation quantisation,
-             bool quantise_result = false)
+  ConvBnImpl(int64_t in, int64_t out, int64_t kernel, int64_t stride, Quantization quantization,
+             bool quantize_result = false)
       : stride_(stride), padding_(kernel / 2) {
     weight_ = register_parameter("weight", torch::empty({out, in, kernel, kernel}));
     torch::nn::init::kaiming_normal_(weight_, 0.0, torch::kFanOut, torch::kReLU);
-    site_ = register_module("weight_site", QuantSite(quantisation, weight_));
+    site_ = register_module("weight_site", QuantSite(quantization, weight_));
     bn_ = register_module("bn", torch::nn::BatchNorm2d(out));
     result_site_ = register_module(
         "result_site",
-        QuantSite(quantise_result ? quantisation : Quantisation::kNone, torch::Tensor(), true));
+        QuantSite(quantize_result ? quantization : Quantization::kNone, torch::Tensor(), true));
   }
   torch::Tensor forward(const torch::Tensor& x) {
     const torch::Tensor y = torch::conv2d(x, site_->forward(weight_), {}, stride_, padding_);
@@ -154,15 +154,15 @@ TORCH_MODULE(ConvBn);
 
 class BasicBlockImpl : public torch::nn::Module {
  public:
-  BasicBlockImpl(int64_t in, int64_t out, int64_t stride, Quantisation quantisation, Sites sites) {
+  BasicBlockImpl(int64_t in, int64_t out, int64_t stride, Quantization quantization, Sites sites) {
     const bool everywhere = sites == Sites::kEverywhere;
-    conv1_ = register_module("conv1", ConvBn(in, out, 3, stride, quantisation));
-    conv2_ = register_module("conv2", ConvBn(out, out, 3, 1, quantisation, everywhere));
+    conv1_ = register_module("conv1", ConvBn(in, out, 3, stride, quantization));
+    conv2_ = register_module("conv2", ConvBn(out, out, 3, 1, quantization, everywhere));
     if (in != out || stride != 1) {
-      shortcut_ = register_module("shortcut", ConvBn(in, out, 1, stride, quantisation, everywhere));
+      shortcut_ = register_module("shortcut", ConvBn(in, out, 1, stride, quantization, everywhere));
     }
-    site1_ = register_module("site1", QuantSite(quantisation, torch::Tensor()));
-    site2_ = register_module("site2", QuantSite(quantisation, torch::Tensor()));
+    site1_ = register_module("site1", QuantSite(quantization, torch::Tensor()));
+    site2_ = register_module("site2", QuantSite(quantization, torch::Tensor()));
   }
   torch::Tensor forward(const torch::Tensor& x) {
     const torch::Tensor middle = site1_->forward(torch::relu(conv1_->forward(x)));
@@ -179,24 +179,24 @@ TORCH_MODULE(BasicBlock);
 /// x [N, 3, H, W] -> [N, 1000].
 class ResNet18Impl : public torch::nn::Module {
  public:
-  explicit ResNet18Impl(Quantisation quantisation, Sites sites = Sites::kTraining) {
-    input_site_ = register_module("input_site", QuantSite(quantisation, torch::Tensor()));
-    stem_ = register_module("stem", ConvBn(3, 64, 7, 2, quantisation));
-    stem_site_ = register_module("stem_site", QuantSite(quantisation, torch::Tensor()));
+  explicit ResNet18Impl(Quantization quantization, Sites sites = Sites::kTraining) {
+    input_site_ = register_module("input_site", QuantSite(quantization, torch::Tensor()));
+    stem_ = register_module("stem", ConvBn(3, 64, 7, 2, quantization));
+    stem_site_ = register_module("stem_site", QuantSite(quantization, torch::Tensor()));
     int64_t in = 64;
     for (int64_t stage = 0; stage < 4; ++stage) {
       const int64_t out = int64_t{64} << stage;
       for (int64_t block = 0; block < 2; ++block) {
         const int64_t stride = stage > 0 && block == 0 ? 2 : 1;
-        blocks_->push_back(BasicBlock(in, out, stride, quantisation, sites));
+        blocks_->push_back(BasicBlock(in, out, stride, quantization, sites));
         in = out;
       }
     }
     register_module("blocks", blocks_);
     fc_weight_ = register_parameter("fc_weight", torch::randn({1000, 512}) * 0.03);
     fc_bias_ = register_parameter("fc_bias", torch::zeros({1000}));
-    fc_site_ = register_module("fc_site", QuantSite(quantisation, fc_weight_));
-    const Quantisation late = sites == Sites::kEverywhere ? quantisation : Quantisation::kNone;
+    fc_site_ = register_module("fc_site", QuantSite(quantization, fc_weight_));
+    const Quantization late = sites == Sites::kEverywhere ? quantization : Quantization::kNone;
     pool_site_ = register_module("pool_site", QuantSite(late, torch::Tensor()));
     result_site_ = register_module("result_site", QuantSite(late, torch::Tensor(), true));
   }

@@ -86,8 +86,7 @@ class FragmentText {
                              .value = refusal.value,
                              .opset = opset,
                              .reason = refusal.reason,
-                             .hint = refusal.hint,
-                             .where = ""});
+                             .hint = refusal.hint});
   TORCH_CHECK_VALUE(false, error.what());
 }
 

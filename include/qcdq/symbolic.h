@@ -125,13 +125,13 @@ using Attributes = std::vector<std::pair<std::string, Attribute>>;
 class QCDQ_API UnsupportedOp : public std::runtime_error {
  public:
   struct Details {
-    std::string op;        // "aten::add.Tensor"
-    std::string argument;  // "" where the op as a whole is meant
-    std::string value;     // the argument's value, or ""
-    int64_t opset = 0;
-    std::string reason;  // what can't be represented
-    std::string hint;    // what to do
-    std::string where;   // module path and source line, filled in by convert
+    std::string op;             // "aten::add.Tensor"
+    std::string argument = {};  // "" where the op as a whole is meant
+    std::string value = {};     // the argument's value, or ""
+    int64_t opset = 0;          // 0 where it does not matter
+    std::string reason;         // what can't be represented
+    std::string hint = {};      // what to do
+    std::string where = {};     // module path and source line
   };
   explicit UnsupportedOp(Details details);
   /// What one export refused, at least one; what() has a line for each where they are several.

@@ -99,12 +99,10 @@ class Converter {
     }
     if (type.dtype == DType::kUndefined) {
       throw UnsupportedOp({.op = "input '" + input.name + "'",
-                           .argument = "",
                            .value = value->type()->str(),
                            .opset = graph_.opset,
                            .reason = "ONNX inputs are tensors of a type that ONNX has",
-                           .hint = "pass a tensor, or make it a constant of the module",
-                           .where = ""});
+                           .hint = "pass a tensor, or make it a constant of the module"});
     }
     type.symbols.resize(type.dims.size());
     for (size_t d = 0; d < type.dims.size() && d < input.symbols.size(); ++d) {
@@ -128,13 +126,7 @@ class Converter {
     } catch (const UnsupportedOp& refusal) {
       refuse(node, refusal.details());
     } catch (const std::invalid_argument& refusal) {
-      refuse(node, {.op = state_.torch_op,
-                    .argument = "",
-                    .value = "",
-                    .opset = graph_.opset,
-                    .reason = refusal.what(),
-                    .hint = "",
-                    .where = ""});
+      refuse(node, {.op = state_.torch_op, .opset = graph_.opset, .reason = refusal.what()});
     } catch (const std::logic_error& fault) {
       throw std::runtime_error(state_.torch_op + where() + ": " + fault.what());
     }
@@ -176,25 +168,17 @@ class Converter {
     }
     if (node->kind() == prim::If || node->kind() == prim::Loop) {
       throw UnsupportedOp({.op = state_.torch_op,
-                           .argument = "",
-                           .value = "",
                            .opset = graph_.opset,
                            .reason = "control flow that depends on data",
-                           .hint = "rewrite it with torch.where, or trace the module",
-                           .where = ""});
+                           .hint = "rewrite it with torch.where, or trace the module"});
     }
     return false;
   }
 
   void convert_op(Node* node) {
     if (node->maybeSchema() == nullptr) {
-      throw UnsupportedOp({.op = state_.torch_op,
-                           .argument = "",
-                           .value = "",
-                           .opset = graph_.opset,
-                           .reason = "no symbolic function for it",
-                           .hint = "",
-                           .where = ""});
+      throw UnsupportedOp(
+          {.op = state_.torch_op, .opset = graph_.opset, .reason = "no symbolic function for it"});
     }
     NodeArgs::State args_state(node, table_);
     NodeArgs args(args_state);
@@ -206,13 +190,10 @@ class Converter {
       const bool later = least > 0;
       throw UnsupportedOp(
           {.op = args_state.op,
-           .argument = "",
-           .value = "",
            .opset = graph_.opset,
            .reason = later ? "needs opset " + std::to_string(least) : "no symbolic function for it",
            .hint = later ? "export with --opset " + std::to_string(least) + " or newer"
-                         : "register one through qcdq/symbolic.h and load it with --plugin",
-           .where = ""});
+                         : "register one through qcdq/symbolic.h and load it with --plugin"});
     }
     const std::vector<Value> results =
         row->function != nullptr ? row->function(builder_, args) : one_to_one(*row, args);
@@ -263,12 +244,9 @@ class Converter {
       if (value->uses().empty()) return;
       throw UnsupportedOp(
           {.op = state_.torch_op,
-           .argument = "",
-           .value = "",
            .opset = graph_.opset,
            .reason = "its output %" + value->debugName() + " is used, and has no form in ONNX",
-           .hint = "use the op's first output only",
-           .where = ""});
+           .hint = "use the op's first output only"});
     }
     auto recorded = program_.types.find(value);
     if (recorded == program_.types.end() || graph_.initializer(result.name) != nullptr) return;
@@ -276,13 +254,10 @@ class Converter {
     if (made != DType::kUndefined && recorded->second.dtype != DType::kUndefined &&
         made != recorded->second.dtype) {
       throw UnsupportedOp({.op = state_.torch_op,
-                           .argument = "",
-                           .value = "",
                            .opset = graph_.opset,
                            .reason = "gives " + std::string(dtype_name(recorded->second.dtype)) +
-                                     " in torch and " + std::string(dtype_name(made)) + " in ONNX",
-                           .hint = "",
-                           .where = ""});
+                                     " in torch and " + std::string(dtype_name(made)) +
+                                     " in ONNX"});
     }
     const bool input =
         std::find(graph_.inputs.begin(), graph_.inputs.end(), result.name) != graph_.inputs.end();

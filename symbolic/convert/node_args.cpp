@@ -37,12 +37,9 @@ size_t index_of(const NodeArgs::State& state, std::string_view name) {
   if (!index) {
     throw UnsupportedOp({.op = state.op,
                          .argument = std::string(name),
-                         .value = "",
                          .opset = state.table.graph().opset(),
                          .reason = "this overload has no such argument: its symbolic function was "
-                                   "written for another one",
-                         .hint = "",
-                         .where = ""});
+                                   "written for another one"});
   }
   return static_cast<size_t>(*index);
 }
@@ -260,8 +257,7 @@ void NodeArgs::unsupported(std::string_view argument, std::string value, std::st
                        .value = std::move(value),
                        .opset = state_.table.graph().opset(),
                        .reason = std::move(reason),
-                       .hint = std::move(hint),
-                       .where = ""});
+                       .hint = std::move(hint)});
 }
 
 }  // namespace qcdq

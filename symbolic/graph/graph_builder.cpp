@@ -29,7 +29,6 @@ std::string place(const GraphBuilder::State& state) {
 [[noreturn]] void refuse(const GraphBuilder::State& state, std::string value, std::string reason,
                          std::string hint = "") {
   throw UnsupportedOp({.op = state.torch_op,
-                       .argument = "",
                        .value = std::move(value),
                        .opset = state.graph.opset,
                        .reason = std::move(reason),

@@ -86,13 +86,8 @@ void refuse_training_dropout(Block* block) {
     if (name.find("dropout") == std::string::npos || node->inputs().size() != 3) continue;
     const auto train = torch::jit::toIValue(node->input(2));
     if (!train || !train->isBool() || !train->toBool()) continue;
-    throw UnsupportedOp({.op = op_name(*node),
-                         .argument = "train",
-                         .value = "True",
-                         .opset = 0,
-                         .reason = "dropout in training mode is random",
-                         .hint = "trace the model in eval mode, or pass training=self.training",
-                         .where = node_location(*node)});
+    refuse_node(*node, "dropout in training mode is random",
+                "trace the model in eval mode, or pass training=self.training", "train", "True");
   }
 }
 
@@ -107,15 +102,10 @@ void refuse_state(const Program& program) {
     }
     const bool observer = name.find("activation_post_process") != std::string::npos ||
                           name.find("fake_quant") != std::string::npos;
-    throw UnsupportedOp({.op = op_name(*node),
-                         .argument = "",
-                         .value = "",
-                         .opset = 0,
-                         .reason = "the model changes " + name + " as it runs",
-                         .hint = observer ? "call model.apply(torch.ao.quantization."
-                                            "disable_observer) before saving the model"
-                                          : "make the state an input and an output of the model",
-                         .where = node_location(*node)});
+    refuse_node(*node, "the model changes " + name + " as it runs",
+                observer ? "call model.apply(torch.ao.quantization."
+                           "disable_observer) before saving the model"
+                         : "make the state an input and an output of the model");
   }
 }
 

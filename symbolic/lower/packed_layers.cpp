@@ -26,26 +26,26 @@ void take_weights(PackedLayer& layer, const torch::jit::Stack& results) {
 
 }  // namespace
 
-QuantisedCodes codes_of(const at::Tensor& quantised) {
+QuantisedCodes codes_of(const at::Tensor& quantized) {
   QuantisedCodes result;
-  const at::QScheme scheme = quantised.qscheme();
-  const at::ScalarType type = quantised.scalar_type();
+  const at::QScheme scheme = quantized.qscheme();
+  const at::ScalarType type = quantized.scalar_type();
   if (type != at::kQInt8 && type != at::kQUInt8 && type != at::kQInt32) {
     throw std::invalid_argument(std::string("a quantised tensor of type ") + c10::toString(type) +
                                 ", expected qint8, quint8 or qint32");
   }
   if (scheme == at::kPerTensorAffine) {
-    result.scale = at::scalar_tensor(quantised.q_scale(), at::kFloat);
-    result.zero_point = at::scalar_tensor(quantised.q_zero_point(), at::kLong);
+    result.scale = at::scalar_tensor(quantized.q_scale(), at::kFloat);
+    result.zero_point = at::scalar_tensor(quantized.q_zero_point(), at::kLong);
   } else if (scheme == at::kPerChannelAffine) {
-    result.scale = quantised.q_per_channel_scales().to(at::kFloat).contiguous();
-    result.zero_point = quantised.q_per_channel_zero_points().to(at::kLong).contiguous();
-    result.axis = quantised.q_per_channel_axis();
+    result.scale = quantized.q_per_channel_scales().to(at::kFloat).contiguous();
+    result.zero_point = quantized.q_per_channel_zero_points().to(at::kLong).contiguous();
+    result.axis = quantized.q_per_channel_axis();
   } else {
     throw std::invalid_argument("a quantised tensor of scheme " + c10::toString(scheme) +
                                 ", expected per_tensor_affine or per_channel_affine");
   }
-  result.codes = quantised.int_repr().contiguous();
+  result.codes = quantized.int_repr().contiguous();
   return result;
 }
 

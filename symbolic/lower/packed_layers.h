@@ -17,7 +17,7 @@ struct QuantisedCodes {
   std::optional<int64_t> axis;  // nothing per tensor
 };
 /// Throws std::invalid_argument for what has no such form: sub-byte and float-parameter schemes.
-QuantisedCodes codes_of(const at::Tensor& quantised);
+QuantisedCodes codes_of(const at::Tensor& quantized);
 
 /// What linear_prepack and conv*_prepack took.
 struct PackedLayer {

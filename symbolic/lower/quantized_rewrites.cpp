@@ -90,7 +90,7 @@ void QuantisedRules::constant(Node* node) {
     type.scale = tensor.q_scale();
     type.zero_point = tensor.q_zero_point();
   }
-  JitValue* result = dequantised(node, tensor, "constant");
+  JitValue* result = dequantized(node, tensor, "constant");
   node->output()->replaceAllUsesWith(result);
   types_[result] = type;
 }
@@ -98,7 +98,7 @@ void QuantisedRules::constant(Node* node) {
 void QuantisedRules::linear(Node* node) {
   input_type(node);
   const PackedLayer layer = unpack_linear(*torch::jit::toIValue(node->namedInput("W_prepack")));
-  JitValue* weight = dequantised(node, layer.weight, "weight");
+  JitValue* weight = dequantized(node, layer.weight, "weight");
   JitValue* y = call(node, "aten::linear", {node->input(0), weight, bias_of(node, layer.bias)});
   replace(node, y, output_type(node, "Y_scale_i", "Y_zero_point_i"));
 }
@@ -112,7 +112,7 @@ void QuantisedRules::convolution(Node* node) {
   if (name.ends_with("_relu")) name.resize(name.size() - 5);
   const PackedLayer layer =
       unpack_convolution(name, *torch::jit::toIValue(node->namedInput("packed_weight")));
-  std::vector<NamedValue> arguments = {node->input(0), dequantised(node, layer.weight, "weight"),
+  std::vector<NamedValue> arguments = {node->input(0), dequantized(node, layer.weight, "weight"),
                                        bias_of(node, layer.bias), c10::IValue(layer.stride),
                                        c10::IValue(layer.padding)};
   if (name.starts_with("conv_transpose")) {
@@ -228,9 +228,9 @@ void QuantisedRules::keeps_params(Node* node) {
   const QuantisedType type = input_type(node);
   const torch::jit::WithInsertPoint guard(node->next());
   JitValue* y = node->output();
-  JitValue* quantised = fake_quantised(node, y, type);
-  y->replaceAllUsesAfterNodeWith(quantised->node(), quantised);
-  types_[quantised] = type;
+  JitValue* quantized = fake_quantized(node, y, type);
+  y->replaceAllUsesAfterNodeWith(quantized->node(), quantized);
+  types_[quantized] = type;
 }
 
 void QuantisedRules::moves(Node* node) {
@@ -259,9 +259,9 @@ void QuantisedRules::fixed_params(Node* node) {
   if (input.dtype == at::kQUInt8 && tanh) type.zero_point = 128;
   if (input.dtype == at::kQInt8 && !tanh) type.zero_point = -128;
   const torch::jit::WithInsertPoint guard(node->next());
-  JitValue* quantised = fake_quantised(node, node->output(), type);
-  node->output()->replaceAllUsesAfterNodeWith(quantised->node(), quantised);
-  types_[quantised] = type;
+  JitValue* quantized = fake_quantized(node, node->output(), type);
+  node->output()->replaceAllUsesAfterNodeWith(quantized->node(), quantized);
+  types_[quantized] = type;
 }
 
 // Marked, so that an op without a rule for lists of quantised tensors is refused.

@@ -147,12 +147,8 @@ void QuantisedRules::finish() {
   for (const JitValue* output : graph_.outputs()) {
     if (!types_.contains(output)) continue;
     throw UnsupportedOp({.op = "output %" + output->debugName(),
-                         .argument = "",
-                         .value = "",
-                         .opset = 0,
                          .reason = "the model returns a quantised tensor",
-                         .hint = "end the model with a DeQuantStub, or x.dequantize()",
-                         .where = ""});
+                         .hint = "end the model with a DeQuantStub, or x.dequantize()"});
   }
   for (Node* node : dequantizes_) {
     node->output()->replaceAllUsesWith(node->input(0));
@@ -201,7 +197,7 @@ torch::jit::Value* QuantisedRules::call(Node* origin, const char* op,
 }
 
 // At the graph's insert point, which may lie behind `origin`.
-torch::jit::Value* QuantisedRules::fake_quantised(Node* origin, JitValue* value,
+torch::jit::Value* QuantisedRules::fake_quantized(Node* origin, JitValue* value,
                                                   const QuantisedType& type) {
   const auto [low, high] = code_range(type.dtype);
   JitValue* result = graph_.insert(torch::jit::Symbol::aten("fake_quantize_per_tensor_affine"),
@@ -210,7 +206,7 @@ torch::jit::Value* QuantisedRules::fake_quantised(Node* origin, JitValue* value,
   return result;
 }
 
-torch::jit::Value* QuantisedRules::dequantised(Node* origin, const at::Tensor& tensor,
+torch::jit::Value* QuantisedRules::dequantized(Node* origin, const at::Tensor& tensor,
                                                const std::string& name) {
   if (!tensor.is_quantized()) refuse(origin, "", "its packed weight is float16, expected integers");
   const QuantisedCodes codes = codes_of(tensor);
@@ -237,9 +233,9 @@ void QuantisedRules::replace(Node* node, JitValue* value, const QuantisedType& t
   const torch::jit::WithInsertPoint guard(node);
   const std::string name = unqualified(*node);
   if (name.ends_with("_relu") && name != "leaky_relu") value = call(node, "aten::relu", {value});
-  JitValue* quantised = fake_quantised(node, value, type);
-  node->output()->replaceAllUsesWith(quantised);
-  types_[quantised] = type;
+  JitValue* quantized = fake_quantized(node, value, type);
+  node->output()->replaceAllUsesWith(quantized);
+  types_[quantized] = type;
   node->destroy();
 }
 
@@ -254,13 +250,7 @@ void QuantisedRules::refuse(Node* node, const std::string& argument, const std::
                                 : std::to_string(constant->toDouble());
     }
   }
-  throw UnsupportedOp({.op = op_name(*node),
-                       .argument = argument,
-                       .value = value,
-                       .opset = 0,
-                       .reason = reason,
-                       .hint = hint,
-                       .where = node_location(*node)});
+  refuse_node(*node, reason, hint, argument, value);
 }
 
 }  // namespace qcdq

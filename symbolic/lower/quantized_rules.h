@@ -70,9 +70,9 @@ class QuantisedRules {
   QuantisedType output_type(Node* node, const char* scale, const char* zero_point) const;
   double number(Node* node, const char* name) const;
   JitValue* call(Node* origin, const char* op, std::vector<torch::jit::NamedValue> arguments);
-  JitValue* fake_quantised(Node* origin, JitValue* value, const QuantisedType& type);
+  JitValue* fake_quantized(Node* origin, JitValue* value, const QuantisedType& type);
   /// A constant quantised tensor as codes -> dequantize.
-  JitValue* dequantised(Node* origin, const at::Tensor& tensor, const std::string& name);
+  JitValue* dequantized(Node* origin, const at::Tensor& tensor, const std::string& name);
   JitValue* bias_of(Node* origin, const std::optional<at::Tensor>& bias);
   /// `value` (quantised to `type`, after a Relu where the op's name has one) in place of the node.
   void replace(Node* node, JitValue* value, const QuantisedType& type);

@@ -21,7 +21,7 @@ namespace prim = torch::jit::prim;
 
 namespace {
 
-bool is_quantised_constant(const Node& node) {
+bool is_quantized_constant(const Node& node) {
   if (node.kind() != prim::Constant ||
       !node.output()->type()->isSubtypeOf(*c10::TensorType::get())) {
     return false;
@@ -31,11 +31,11 @@ bool is_quantised_constant(const Node& node) {
          value->toTensor().is_quantized();
 }
 
-bool makes_quantised(const Node& node) {
+bool makes_quantized(const Node& node) {
   if (node.kind().ns().toUnqualString() == std::string_view("quantized")) return true;
   const std::string_view name = node.kind().toUnqualString();
   if (node.kind().is_aten() && name.starts_with("quantize_per_")) return true;
-  return is_quantised_constant(node);
+  return is_quantized_constant(node);
 }
 
 bool any_of(Block* block, bool (*holds)(const Node&)) {
@@ -57,14 +57,9 @@ bool is_flag(JitValue* value, bool expected) {
 // fused_moving_avg_obs_fake_quant with its observer off changes nothing: the fake quantiser alone.
 void settle_observer(Node* node) {
   if (!is_flag(node->namedInput("observer_on"), false)) {
-    throw UnsupportedOp(
-        {.op = op_name(*node),
-         .argument = "observer_on",
-         .value = is_flag(node->namedInput("observer_on"), true) ? "1" : "",
-         .opset = 0,
-         .reason = "an observer that changes its scale as the model runs has no form in ONNX",
-         .hint = "call model.apply(torch.ao.quantization.disable_observer) before saving the model",
-         .where = node_location(*node)});
+    refuse_node(*node, "an observer that changes its scale as the model runs has no form in ONNX",
+                "call model.apply(torch.ao.quantization.disable_observer) before saving the model",
+                "observer_on", is_flag(node->namedInput("observer_on"), true) ? "1" : "");
   }
   torch::jit::Graph& graph = *node->owningGraph();
   const torch::jit::WithInsertPoint guard(node);
@@ -107,7 +102,7 @@ bool settle_observers(Block* block) {
 
 bool lower_quantized(Program& program) {
   Block* block = program.graph->block();
-  if (!any_of(block, makes_quantised)) return false;
+  if (!any_of(block, makes_quantized)) return false;
   program.integer_kernels = true;
   // A branch that a shape decides goes once record() has run the model.
   if (any_of(block, [](const Node& node) { return !node.blocks().empty(); })) return false;

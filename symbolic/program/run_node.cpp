@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "qcdq/symbolic.h"
 #include "symbolic/program/node_place.h"
 
 namespace qcdq {
@@ -123,6 +124,16 @@ std::string node_location(const Node& node) {
   const std::string path = module_path(node);
   const std::string line = source_line(node);
   return path + (path.empty() || line.empty() ? "" : ", ") + line;
+}
+
+void refuse_node(const Node& node, std::string reason, std::string hint, std::string argument,
+                 std::string value) {
+  throw UnsupportedOp({.op = op_name(node),
+                       .argument = std::move(argument),
+                       .value = std::move(value),
+                       .reason = std::move(reason),
+                       .hint = std::move(hint),
+                       .where = node_location(node)});
 }
 
 std::string first_line(const std::exception& error) {

@@ -23,6 +23,10 @@ std::string op_name(const torch::jit::Node& node);
 /// "layer1.0.conv1, model.py:12"; parts that were not recorded are left out, "" where none was.
 std::string node_location(const torch::jit::Node& node);
 
+/// Throws UnsupportedOp for `node`: its op and place, what can't be represented and what to do.
+[[noreturn]] void refuse_node(const torch::jit::Node& node, std::string reason,
+                              std::string hint = "", std::string argument = "",
+                              std::string value = "");
 /// First line of an exception's text, without a C++ or TorchScript backtrace.
 std::string first_line(const std::exception& error);
 

@@ -28,7 +28,7 @@ struct Layer {
   std::optional<IntegerConstant> codes;  // the source's own int32 bias
 };
 
-std::optional<Layer> quantised_layer(const OnnxGraph& graph, const GraphIndex& index,
+std::optional<Layer> quantized_layer(const OnnxGraph& graph, const GraphIndex& index,
                                      OnnxNode& node) {
   if (!node.domain.empty()) return {};
   OnnxNode* bias_node = &node;
@@ -48,7 +48,7 @@ std::optional<Layer> quantised_layer(const OnnxGraph& graph, const GraphIndex& i
       if (value != nullptr && std::get<float>(*value) != 1.0f) return {};
     }
   }
-  auto input = quantised_value(graph, index, node.inputs[0]);
+  auto input = quantized_value(graph, index, node.inputs[0]);
   auto weight = integer_constant(graph, index, node.inputs[1]);
   if (!input || !weight || !input->params.per_tensor()) return {};
   if (!is_8bit(input->params.storage) || !is_8bit(weight->params.storage)) return {};
@@ -162,7 +162,7 @@ void note_missing_round(QdqState& state, const GraphIndex& index) {
                        node.op_type == "Gemm" || node.op_type == "MatMul";
     if (!layer || bias_node == nullptr || bias_node->inputs.size() <= bias) continue;
     if (state.graph.initializer(bias_node->inputs[bias]) == nullptr ||
-        !quantised_value(state.graph, index, node.inputs[0]) ||
+        !quantized_value(state.graph, index, node.inputs[0]) ||
         output_step(state.graph, index, *bias_node) == 0) {
       continue;
     }
@@ -265,7 +265,7 @@ void quantize_biases(QdqState& state) {
   const GraphIndex index(state.graph);
   Report report;
   for (OnnxNode& node : state.graph.nodes) {
-    if (auto layer = quantised_layer(state.graph, index, node)) {
+    if (auto layer = quantized_layer(state.graph, index, node)) {
       quantize_bias(state, index, std::move(*layer), report);
     }
   }

@@ -44,7 +44,7 @@ const std::map<std::string, Kind>& kinds() {
 
 /// One side of a node as ORT sees it.
 struct Side {
-  bool quantised = false;
+  bool quantized = false;
   DType storage = DType::kUndefined;  // after ORT's rewrite of int8 pairs to uint8
   bool clipped = false;
   std::string reason;  // why it isn't quantised
@@ -58,7 +58,7 @@ DType rewritten(const GraphIndex& index, DType storage, bool clipped, const Onnx
 
 Side input_side(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode& node, size_t i) {
   Side side;
-  const auto found = quantised_value(graph, index, node.inputs[i]);
+  const auto found = quantized_value(graph, index, node.inputs[i]);
   if (!found) {
     side.reason = "input " + std::to_string(i) + " has no quantiser: put one before " + node.name;
   } else if (!is_8bit(found->params.storage)) {
@@ -67,7 +67,7 @@ Side input_side(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode&
   } else if (!found->params.per_tensor()) {
     side.reason = "input " + std::to_string(i) + " is quantised per channel: use one scale";
   } else {
-    side.quantised = true;
+    side.quantized = true;
     side.clipped = found->clip != nullptr;
     side.storage = rewritten(index, found->params.storage, side.clipped, found->dq);
   }
@@ -114,7 +114,7 @@ Side output_side(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode
         "unsigned activation storage";
     return side;
   }
-  side.quantised = true;
+  side.quantized = true;
   const auto& users = index.consumers(q.outputs[0]);
   side.clipped = users.size() == 1 && users[0]->op_type == "Clip";
   side.storage = rewritten(index, params->storage, side.clipped,
@@ -148,10 +148,10 @@ std::string weight_reason(const OnnxGraph& graph, const GraphIndex& index, const
 Verdict layer_verdict(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode& node,
                       bool conv) {
   const Side in = input_side(graph, index, node, 0);
-  if (!in.quantised) return {false, in.reason};
+  if (!in.quantized) return {false, in.reason};
   const bool activations = node.op_type == "MatMul" &&
                            graph.initializer(node.inputs[1]) == nullptr &&
-                           quantised_value(graph, index, node.inputs[1]).has_value();
+                           quantized_value(graph, index, node.inputs[1]).has_value();
   if (!activations) {
     if (std::string why = weight_reason(graph, index, node); !why.empty()) return {false, why};
   }
@@ -167,9 +167,9 @@ Verdict layer_verdict(const OnnxGraph& graph, const GraphIndex& index, const Onn
       return {false, "alpha or beta is not 1"};
     }
   }
-  if (conv && !out.quantised) return {false, out.reason};
-  if (in.storage == DType::kInt8 || (out.quantised && out.storage == DType::kInt8)) {
-    const bool both = in.storage == DType::kInt8 && (!out.quantised || out.storage == DType::kInt8);
+  if (conv && !out.quantized) return {false, out.reason};
+  if (in.storage == DType::kInt8 || (out.quantized && out.storage == DType::kInt8)) {
+    const bool both = in.storage == DType::kInt8 && (!out.quantized || out.storage == DType::kInt8);
     if (gemm && both) {
       return {true, "runs as int8 x int8, slower than float: use unsigned activation storage"};
     }
@@ -191,11 +191,11 @@ Verdict elementwise_verdict(const OnnxGraph& graph, const GraphIndex& index, con
       continue;
     }
     const Side in = input_side(graph, index, node, i);
-    if (!in.quantised) return {false, in.reason};
+    if (!in.quantized) return {false, in.reason};
     if (storage != DType::kUndefined && in.storage != storage) return {false, kInt8Clip};
     storage = in.storage;
   }
-  if (!out.quantised) return {false, out.reason};
+  if (!out.quantized) return {false, out.reason};
   if (storage != DType::kUndefined && out.storage != storage) return {false, kInt8Clip};
   return {true, ""};
 }
@@ -210,7 +210,7 @@ Verdict verdict(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode&
       return elementwise_verdict(graph, index, node);
     case Kind::kPool: {
       const Side in = input_side(graph, index, node, 0);
-      return {in.quantised, in.reason};
+      return {in.quantized, in.reason};
     }
     case Kind::kFloatOnly:
       break;

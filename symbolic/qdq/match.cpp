@@ -105,7 +105,7 @@ bool moves_elements(const OnnxNode& node) {
   return node.domain.empty() && node.outputs.size() == 1 && kOps.contains(node.op_type);
 }
 
-std::optional<QuantisedValue> quantised_value(const OnnxGraph& graph, const GraphIndex& index,
+std::optional<QuantisedValue> quantized_value(const OnnxGraph& graph, const GraphIndex& index,
                                               std::string value, int* moved) {
   OnnxNode* node = index.producer(value);
   for (; node != nullptr && moves_elements(*node); node = index.producer(node->inputs[0])) {

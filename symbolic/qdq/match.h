@@ -49,7 +49,7 @@ struct QuantisedValue {
 };
 /// The quantiser that `value` comes out of, seen through ops that only move elements (MaxPool,
 /// Reshape, ...); the number of such ops goes to *moved.
-std::optional<QuantisedValue> quantised_value(const OnnxGraph& graph, const GraphIndex& index,
+std::optional<QuantisedValue> quantized_value(const OnnxGraph& graph, const GraphIndex& index,
                                               std::string value, int* moved = nullptr);
 /// Ops that keep or pick elements, so that they run on codes as they do on values.
 bool moves_elements(const OnnxNode& node);

@@ -328,7 +328,7 @@ void note_saturation(QdqState& state) {
     if (!node.domain.empty() || (!conv && node.op_type != "Gemm" && node.op_type != "MatMul"))
       continue;
     const auto weight = integer_constant(graph, index, node.inputs[1]);
-    const auto input = quantised_value(graph, index, node.inputs[0]);
+    const auto input = quantized_value(graph, index, node.inputs[0]);
     if (!weight || !input || !is_8bit(input->params.storage)) continue;
     ++layers;
     if (weight->params.storage != DType::kInt8) continue;

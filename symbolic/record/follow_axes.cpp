@@ -95,15 +95,9 @@ bool AxisProof::has_symbol(const JitValue* value, const Symbol& symbol) const {
 }
 
 void AxisProof::refuse_baked(const Node& node, const std::string& reason) const {
-  throw UnsupportedOp(
-      {.op = op_name(node),
-       .argument = "",
-       .value = "",
-       .opset = 0,
-       .reason = reason,
-       .hint = "a trace bakes the sizes of its example: script the model, write x.flatten(1) "
-               "for x.view(batch, -1), or export without this dynamic axis",
-       .where = node_location(node)});
+  refuse_node(node, reason,
+              "a trace bakes the sizes of its example: script the model, write x.flatten(1) "
+              "for x.view(batch, -1), or export without this dynamic axis");
 }
 
 void AxisProof::refuse_second_size(const RunFailure& failure) const {

@@ -124,13 +124,7 @@ class AttributeReader {
 };
 
 [[noreturn]] void refuse_attribute(const Node& node, const std::string& reason) {
-  throw UnsupportedOp({.op = op_name(node),
-                       .argument = "",
-                       .value = "",
-                       .opset = 0,
-                       .reason = reason,
-                       .hint = "make the state an input and an output of the model",
-                       .where = node_location(node)});
+  refuse_node(node, reason, "make the state an input and an output of the model");
 }
 
 void refuse_writes(Block* block) {
@@ -160,14 +154,10 @@ void refuse_calls(Block* block) {
     for (Block* inner : node->blocks()) refuse_calls(inner);
     const bool call = node->kind() == prim::CallMethod || node->kind() == prim::CallFunction;
     if (!call && node->kind() != prim::fork && node->kind() != prim::ModuleContainerIndex) continue;
-    throw UnsupportedOp(
-        {.op = op_name(*node),
-         .argument = node->hasAttribute(torch::jit::attr::name) ? "name" : "",
-         .value = node->hasAttribute(torch::jit::attr::name) ? node->s(torch::jit::attr::name) : "",
-         .opset = 0,
-         .reason = "the call can't be inlined: what it calls is known only at run time",
-         .hint = "call the module directly, not through an interface or fork",
-         .where = node_location(*node)});
+    refuse_node(*node, "the call can't be inlined: what it calls is known only at run time",
+                "call the module directly, not through an interface or fork",
+                node->hasAttribute(torch::jit::attr::name) ? "name" : "",
+                node->hasAttribute(torch::jit::attr::name) ? node->s(torch::jit::attr::name) : "");
   }
 }
 

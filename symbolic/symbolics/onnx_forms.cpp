@@ -96,13 +96,11 @@ Value reshape(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& d
   if (std::find(dims.begin(), dims.end(), 0) != dims.end()) {
     if (graph.opset() < 14) {
       throw UnsupportedOp({.op = graph.state().torch_op,
-                           .argument = "",
                            .value = list_text(dims),
                            .opset = graph.opset(),
                            .reason = "makes an empty tensor: before opset 14 a 0 in the shape of "
                                      "Reshape means the input's size",
-                           .hint = "export with --opset 14 or newer",
-                           .where = ""});
+                           .hint = "export with --opset 14 or newer"});
     }
     attributes.emplace_back("allowzero", int64_t{1});
   }

@@ -34,7 +34,7 @@ class Net(torch.nn.Module):
         return self.fc2(torch.relu(self.fc1(x)))
 
 
-class Quantised(torch.nn.Module):
+class Quantized(torch.nn.Module):
     """Net with fake-quantised weights and activations, by aten's ops."""
 
     def __init__(self):
@@ -88,7 +88,7 @@ def models(tmp_path_factory):
         save("net", torch.jit.script(Net(0).eval()))
         save("other", torch.jit.script(Net(1).eval()))
         save("traced", torch.jit.trace(Net(0).eval(), torch.randn(2, 4)))
-        save("quantised", torch.jit.script(Quantised().eval()))
+        save("quantised", torch.jit.script(Quantized().eval()))
         save("difference", torch.jit.script(Difference().eval()))
         save("constant", torch.jit.script(Constant().eval()))
         save("embedding", torch.jit.script(Embedding().eval()))

@@ -38,7 +38,7 @@ def test_json_report(qcdq, models, tmp_path):
     assert len({o["run"] for o in verified["outputs"]}) == 4
 
 
-def test_quantised_codes(qcdq, models, tmp_path):
+def test_quantized_codes(qcdq, models, tmp_path):
     arguments = [*SPEC, "--verify", "--json"]
     result = qcdq("export", models["quantised"], "-o", "o.onnx", *arguments, cwd=tmp_path)
     assert result.returncode == 0, result

@@ -27,12 +27,12 @@ def model_file():
     with tempfile.TemporaryDirectory(prefix="qcdq_models_") as name:
         folder = pathlib.Path(name)
 
-        def make(name, form, quantisers=None):
-            path = folder / f"{name}_{quantisers or 'float'}_{form}.pt"
+        def make(name, form, quantizers=None):
+            path = folder / f"{name}_{quantizers or 'float'}_{form}.pt"
             if not path.exists():
                 model = models.float_model(name)
-                if quantisers:
-                    model = models.quantised_model(model, quantisers)
+                if quantizers:
+                    model = models.quantized_model(model, quantizers)
                 models.save(model, path, form, torch.randn(models.IMAGE))
             return path
 

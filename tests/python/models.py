@@ -108,7 +108,7 @@ class QatLinear(nn.Linear):
         return F.linear(x, self.weight_quant(self.weight), self.bias)
 
 
-QUANTISERS = {
+QUANTIzERS = {
     "qcdq": (QcdqActivation, QcdqWeight),
     "aten": (AtenActivation, AtenWeight),
     "aten_tensor": (AtenTensorActivation, AtenWeight),
@@ -135,7 +135,7 @@ def _kind(node, modules):
     return node.target
 
 
-def _quantised_nodes(graph_module):
+def _quantized_nodes(graph_module):
     """Nodes whose value gets a quantiser: inputs, and what each layer finally gives (after its
     BatchNorm and its activation); MaxPool repeats its input's quantiser."""
     modules = dict(graph_module.named_modules())
@@ -157,18 +157,18 @@ def _quantised_nodes(graph_module):
             yield node, None
 
 
-def quantised_model(model, quantisers="qcdq", example=None):
+def quantized_model(model, quantizers="qcdq", example=None):
     """A copy of a float model in which every Conv and Linear weight and every activation between
     layers is fake-quantised; BatchNorm stays behind its Conv. Scales come from one forward, with a
     tenth of the range cut off, so that codes spread over the whole range and some saturate."""
-    activation, weight = QUANTISERS[quantisers]
+    activation, weight = QUANTIzERS[quantizers]
     if example is None:
         example = torch.randn(IMAGE, generator=torch.Generator().manual_seed(1))
     traced = torch.fx.symbolic_trace(copy.deepcopy(model).eval())
     interpreter = _Ranges(traced)
     with torch.no_grad():
         interpreter.run(example)
-    quantised = list(_quantised_nodes(traced))
+    quantized = list(_quantized_nodes(traced))
     for module in list(traced.modules()):
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.__class__ = QatConv2d if isinstance(module, nn.Conv2d) else QatLinear
@@ -177,7 +177,7 @@ def quantised_model(model, quantisers="qcdq", example=None):
             module.inplace = False
 
     twin = {}
-    for node, shared in quantised:
+    for node, shared in quantized:
         low, high = interpreter.ranges[node.name]
         if shared is not None and shared.name in twin:
             parameters = twin[shared.name]
@@ -189,9 +189,9 @@ def quantised_model(model, quantisers="qcdq", example=None):
         name = f"{node.name}_quant"
         traced.add_submodule(name, activation(*parameters))
         with traced.graph.inserting_after(node):
-            quantiser = traced.graph.call_module(name, (node,))
+            quantizer = traced.graph.call_module(name, (node,))
         node.replace_all_uses_with(
-            quantiser, delete_user_cb=lambda user, own=quantiser: user is not own
+            quantizer, delete_user_cb=lambda user, own=quantizer: user is not own
         )
     traced.graph.lint()
     traced.recompile()
@@ -230,17 +230,17 @@ class BufferWeight(nn.Module):
 class ConstantWeight(nn.Module):
     """The weight belongs to no module: a trace holds it, its scale and zero point as constants."""
 
-    def __init__(self, quantisers="qcdq"):
+    def __init__(self, quantizers="qcdq"):
         super().__init__()
         torch.manual_seed(3)
         weight = torch.randn(6, 8)
         scale = weight.abs().amax(1) / 127
         self.hidden = [weight, scale, torch.zeros(6, dtype=torch.int32)]
-        self.quantisers = quantisers
+        self.quantizers = quantizers
 
     def forward(self, x):
         weight, scale, zero_point = self.hidden
-        if self.quantisers == "qcdq":
+        if self.quantizers == "qcdq":
             return F.linear(
                 torch.ops.qcdq.fake_quantize(
                     x, torch.tensor(0.02), torch.tensor(0, dtype=torch.int32), -128, 127

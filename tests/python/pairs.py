@@ -80,13 +80,13 @@ def resnet18(weight, act):
             if isinstance(child, torch.nn.BatchNorm2d):
                 conv = {"bn1": "conv1", "bn2": "conv2", "1": "0"}[name]
                 fused = torch.nn.utils.fuse_conv_bn_eval(getattr(parent, conv), child)
-                setattr(parent, conv, _quantised(fused, weight, act))
+                setattr(parent, conv, _quantized(fused, weight, act))
                 setattr(parent, name, torch.nn.Identity())
-    net.fc = _quantised(net.fc, weight, act)
+    net.fc = _quantized(net.fc, weight, act)
     return net
 
 
-def _quantised(layer, weight, act):
+def _quantized(layer, weight, act):
     if isinstance(layer, torch.nn.Linear):
         made = qnn.QuantLinear(layer.in_features, layer.out_features, weight=weight, input=act)
     else:

@@ -135,8 +135,8 @@ def test_unknown_format(refused, linear):
 
 def test_float64_activation(refused, tmp_path):
     path = tmp_path / "double.pt"
-    quantiser = QcdqActivation(0.1, 0, -128, 127)
-    models.save(quantiser, path, "script", None)
+    quantizer = QcdqActivation(0.1, 0, -128, 127)
+    models.save(quantizer, path, "script", None)
     refused(1, path, "--input", "x=f64[4]", words=["--cast-f64"])
 
 

@@ -221,7 +221,7 @@ def test_quantize_and_dequantize():
     assert ops(fragment(op="qcdq::quantize", dtype=I32)) == ["QuantizeLinear", "Clip", "Cast"]
 
 
-def test_dynamic_quantisation():
+def test_dynamic_quantization():
     made = dynamic_quant_fragment("qcdq::fake_quantize_dynamic", Operand(F32), 0, 255, opset=11)
     assert ops(made) == ["DynamicQuantizeLinear", "DequantizeLinear"]
     made = dynamic_quant_fragment("qcdq::choose_qparams", Operand(F32), 0, 255, opset=11)

@@ -32,7 +32,7 @@ INTEGER = {
 }
 
 
-def quantiser(parameters):
+def quantizer(parameters):
     return models.QcdqActivation(*parameters)
 
 
@@ -51,9 +51,9 @@ class Chain(nn.Module):
 
     def __init__(self, layers, before=SIGNED, after=SIGNED):
         super().__init__()
-        self.before = quantiser(before) if before else nn.Identity()
+        self.before = quantizer(before) if before else nn.Identity()
         self.layers = nn.Sequential(*layers)
-        self.after = quantiser(after) if after else nn.Identity()
+        self.after = quantizer(after) if after else nn.Identity()
 
     def forward(self, x):
         return self.after(self.layers(self.before(x)))
@@ -64,10 +64,10 @@ class Residual(nn.Module):
 
     def __init__(self, concat=False):
         super().__init__()
-        self.before = quantiser(SIGNED)
+        self.before = quantizer(SIGNED)
         self.conv = conv(4, 4, 3, padding=1)
-        self.between = quantiser(SIGNED)
-        self.after = quantiser(UNSIGNED)
+        self.between = quantizer(SIGNED)
+        self.after = quantizer(UNSIGNED)
         self.concat = concat
 
     def forward(self, x):
@@ -82,9 +82,9 @@ class Attention(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.a = quantiser(SIGNED)
-        self.b = quantiser(SIGNED)
-        self.after = quantiser(SIGNED)
+        self.a = quantizer(SIGNED)
+        self.b = quantizer(SIGNED)
+        self.after = quantizer(SIGNED)
 
     def forward(self, x):
         return self.after(self.a(x) @ self.b(torch.sin(x)).transpose(-1, -2))
@@ -95,9 +95,9 @@ class PerTokenLinear(nn.Module):
 
     def __init__(self, bias):
         super().__init__()
-        self.before = quantiser(SIGNED)
+        self.before = quantizer(SIGNED)
         self.fc = with_weight(nn.Linear(6, 5, bias=bias), models.QatLinear)
-        self.after = quantiser(SIGNED)
+        self.after = quantizer(SIGNED)
 
     def forward(self, x):
         return self.after(self.fc(self.before(x)))
@@ -133,7 +133,7 @@ NETS = {
     "maxpool conv": (lambda: Chain([nn.MaxPool2d(2), conv(4, 6, 3)]), IMAGE),
     "conv then flatten and linear": (
         lambda: Chain(
-            [conv(4, 6, 3), nn.ReLU(), quantiser(UNSIGNED), nn.Flatten(), linear(216, 3)],
+            [conv(4, 6, 3), nn.ReLU(), quantizer(UNSIGNED), nn.Flatten(), linear(216, 3)],
             after=None,
         ),
         IMAGE,
@@ -178,9 +178,9 @@ def test_prediction(qcdq, tmp_path, name, storage):
         "export", path, "-o", output, "--input", f"x=f32[{dims}]", "--activation-storage", storage
     )
     assert result.returncode == 0, result.stderr
-    optimised = tmp_path / "optimised.onnx"
-    ort_session(output, optimized_path=optimised, exact=False)
-    made = collections.Counter(n.op_type for n in onnx.load(str(optimised)).graph.node)
+    optimized = tmp_path / "optimised.onnx"
+    ort_session(output, optimized_path=optimized, exact=False)
+    made = collections.Counter(n.op_type for n in onnx.load(str(optimized)).graph.node)
     predicted = collections.Counter()
     reasons = []
     for row in prediction(qcdq, output):
@@ -204,9 +204,9 @@ def test_weights_as_qdq_fuse_alike(qcdq, tmp_path):
             "export", path, "-o", output, "--input", "x=f32[1,4,8,8]", "--weights", weights
         )
         assert result.returncode == 0, result.stderr
-        optimised = tmp_path / "optimised.onnx"
-        ort_session(output, optimized_path=optimised, exact=False)
-        kernels.append(collections.Counter(n.op_type for n in onnx.load(str(optimised)).graph.node))
+        optimized = tmp_path / "optimised.onnx"
+        ort_session(output, optimized_path=optimized, exact=False)
+        kernels.append(collections.Counter(n.op_type for n in onnx.load(str(optimized)).graph.node))
     assert kernels[0] == kernels[1]
 
 
@@ -223,10 +223,10 @@ class TransposedNorm(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.before = quantiser(SIGNED)
+        self.before = quantizer(SIGNED)
         self.conv = nn.ConvTranspose2d(4, 6, 3)
         self.norm = random_norm(nn.BatchNorm2d(6))
-        self.after = quantiser(UNSIGNED)
+        self.after = quantizer(UNSIGNED)
         scale = self.conv.weight.detach().abs().amax((0, 2, 3)) / 127
         self.register_buffer("scale", scale)
         self.register_buffer("zero_point", torch.zeros(6, dtype=torch.int32))
@@ -244,10 +244,10 @@ class LinearNorm(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.before = quantiser(SIGNED)
+        self.before = quantizer(SIGNED)
         self.fc = linear(8, 6)
         self.norm = random_norm(nn.BatchNorm1d(6))
-        self.after = quantiser(UNSIGNED)
+        self.after = quantizer(UNSIGNED)
 
     def forward(self, x):
         return self.after(torch.relu(self.norm(self.fc(self.before(x)))))
@@ -258,8 +258,8 @@ class Views(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.before = quantiser(SIGNED)
-        self.after = quantiser(SIGNED)
+        self.before = quantizer(SIGNED)
+        self.after = quantizer(SIGNED)
         self.weight = nn.Parameter(torch.randn(6, 8))
         self.weight_quant = models.QcdqWeight(self.weight)
         self.kernel = nn.Parameter(torch.randn(5, 4, 1))

@@ -84,13 +84,13 @@ def test_resnet18(qcdq, tmp_path, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("quantisers", ["qcdq", "aten"])
-def test_quantised_resnet18(qcdq, tmp_path, quantisers, form):
+@pytest.mark.parametrize("quantizers", ["qcdq", "aten"])
+def test_quantized_resnet18(qcdq, tmp_path, quantizers, form):
     """The same codes and nodes as the TorchScript file of the model."""
-    model = models.quantised_model(models.float_model("resnet18"), quantisers)
+    model = models.quantized_model(models.float_model("resnet18"), quantizers)
     x = torch.randn(2, 3, 224, 224)
     # torch.export has no symbolic shapes for aten's quantisers.
-    dynamic = {"x": {0: Dim("n", max=64)}} if quantisers == "qcdq" else None
+    dynamic = {"x": {0: Dim("n", max=64)}} if quantizers == "qcdq" else None
     program = FORMS[form](export(model, (x,), dynamic_shapes=dynamic))
     output, report = convert(qcdq, save(program, tmp_path / "m.pt2"))
     assert report["verify"]["codes_compared"] > 0

@@ -51,7 +51,7 @@ def arm_quantizer():
     return arm.ArmInductorQuantizer().set_global(config)
 
 
-def quantised(quantizer, qat=False, seed=0):
+def quantized(quantizer, qat=False, seed=0):
     torch.manual_seed(seed)
     program = export(Net().train(qat), (torch.randn(SHAPE),)).module()
     prepare = pt2e.prepare_qat_pt2e if qat else pt2e.prepare_pt2e
@@ -63,9 +63,9 @@ def quantised(quantizer, qat=False, seed=0):
 
 
 MODELS = {
-    "x86": lambda: quantised(x86_quantizer()),
-    "x86_qat": lambda: quantised(x86_quantizer(qat=True), qat=True),
-    "arm": lambda: quantised(arm_quantizer()),
+    "x86": lambda: quantized(x86_quantizer()),
+    "x86_qat": lambda: quantized(x86_quantizer(qat=True), qat=True),
+    "arm": lambda: quantized(arm_quantizer()),
 }
 
 
@@ -93,7 +93,7 @@ def convert(qcdq, path, *arguments):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", MODELS)
-def test_quantised_by_pt2e(qcdq, tmp_path, name, form):
+def test_quantized_by_pt2e(qcdq, tmp_path, name, form):
     model = MODELS[name]()
     output, verified = convert(qcdq, save(model, tmp_path, form))
     assert verified["codes_compared"] > 1000
@@ -109,7 +109,7 @@ def test_quantised_by_pt2e(qcdq, tmp_path, name, form):
 @pytest.fixture(scope="module")
 def moved(qcdq, tmp_path_factory):
     """A model of few codes, one of which moves as its biases become int32; and its .onnx file."""
-    path = save(quantised(x86_quantizer(), seed=4), tmp_path_factory.mktemp("moved"), "pt2")
+    path = save(quantized(x86_quantizer(), seed=4), tmp_path_factory.mktemp("moved"), "pt2")
     output = path.with_suffix(".onnx")
     assert qcdq("export", path, "-o", output).returncode == 0
     return path, output
@@ -130,9 +130,9 @@ def test_int32_biases_explain_every_difference(qcdq, moved):
 
 def wrong_scale(graph, tensors):
     """The first activation's, by one part in fifty."""
-    quantise = next(n for n in graph.node if n.op_type == "QuantizeLinear")
-    for name in {n.input[1] for n in graph.node if n.input[:1] == quantise.output[:1]} | {
-        quantise.input[1]
+    quantize = next(n for n in graph.node if n.op_type == "QuantizeLinear")
+    for name in {n.input[1] for n in graph.node if n.input[:1] == quantize.output[:1]} | {
+        quantize.input[1]
     }:
         tensors[name] = tensors[name] * numpy.float32(1.02)
 

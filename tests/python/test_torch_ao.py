@@ -160,7 +160,7 @@ def export(qcdq, path, output, *arguments):
 
 
 @pytest.mark.parametrize("name, form", CASES)
-def test_quantised_by_torch_ao(qcdq, ao_file, tmp_path, name, form):
+def test_quantized_by_torch_ao(qcdq, ao_file, tmp_path, name, form):
     path, output = ao_file(name, form), tmp_path / "model.onnx"
     result = export(qcdq, path, output)
     assert result.returncode == 0, result.stderr
@@ -237,10 +237,10 @@ def test_packed_weights_keep_their_codes(qcdq, ao_file, tmp_path):
 
 def test_integer_layers_fuse(qcdq, ao_file, tmp_path):
     for name in ("eager", "eager_qat", "fx"):
-        output, optimised = tmp_path / f"{name}.onnx", tmp_path / f"{name}_ort.onnx"
+        output, optimized = tmp_path / f"{name}.onnx", tmp_path / f"{name}_ort.onnx"
         assert export(qcdq, ao_file(name, "trace"), output).returncode == 0
-        ort_session(output, optimized_path=optimised)
-        counts = count_ops(optimised)
+        ort_session(output, optimized_path=optimized)
+        counts = count_ops(optimized)
         assert counts.get("QLinearConv", 0) == 2, counts
         assert "Conv" not in counts, counts
         # The pooling before the last layer has no quantiser in torch.ao's QAT model.
@@ -291,7 +291,7 @@ def test_observer_that_is_on(qcdq, tmp_path):
     assert "disable_observer" in error
 
 
-def test_dynamic_quantisation(qcdq, tmp_path):
+def test_dynamic_quantization(qcdq, tmp_path):
     class Dynamic(nn.Module):
         def __init__(self):
             super().__init__()
@@ -305,7 +305,7 @@ def test_dynamic_quantisation(qcdq, tmp_path):
     assert "scale is chosen from the data at run time" in error
 
 
-def test_quantised_output(qcdq, tmp_path):
+def test_quantized_output(qcdq, tmp_path):
     class Ends(nn.Module):
         def forward(self, x):
             return torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)

@@ -138,7 +138,7 @@ def test_two_inputs_and_outputs(qcdq, tmp_path, form):
     assert [o.name for o in graph.output] == ["sum", "flat"]
 
 
-class FloatLayerBetweenQuantisers(nn.Module):
+class FloatLayerBetweenQuantizers(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
@@ -153,7 +153,7 @@ class FloatLayerBetweenQuantisers(nn.Module):
 def test_what_ort_cannot_load_at_opset_10_is_noted(qcdq, tmp_path, opset):
     """ORT's own optimiser puts Round-11 behind the float bias: the file is right without it."""
     model, output = tmp_path / "model.pt", tmp_path / "model.onnx"
-    models.save(FloatLayerBetweenQuantisers(), model, "script", None)
+    models.save(FloatLayerBetweenQuantizers(), model, "script", None)
     result = qcdq("export", model, "-o", output, *SPEC, "--opset", opset, "--json")
     assert result.returncode == 0, result.stderr
     noted = any("does not load this file" in note for note in json.loads(result.stdout)["notes"])

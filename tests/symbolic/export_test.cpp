@@ -47,7 +47,7 @@ def forward(self, x):
 }
 
 /// The same with fake-quantised weights and activations, as aten's QAT leaves them.
-torch::jit::Module quantised_conv_net(bool weight_is_parameter) {
+torch::jit::Module quantized_conv_net(bool weight_is_parameter) {
   torch::jit::Module net("Net");
   const at::Tensor w = torch::randn({8, 3, 3, 3}) * 0.2;
   if (weight_is_parameter) {
@@ -92,7 +92,7 @@ TEST_F(ExportTest, AScriptedNetWithADynamicBatch) {
 }
 
 TEST_F(ExportTest, TwoExportsAreTheSameBytes) {
-  const torch::jit::Module net = quantised_conv_net(true);
+  const torch::jit::Module net = quantized_conv_net(true);
   export_onnx(net, {torch::randn({1, 3, 8, 8})}, path_);
   const std::string first = contents(path_);
   export_onnx(net, {torch::randn({1, 3, 8, 8})}, path_);
@@ -112,7 +112,7 @@ TEST_F(ExportTest, EveryOpsetLoadsAndComputesTheSame) {
 TEST_F(ExportTest, QuantisersBecomeQAndDqWhateverHoldsTheWeight) {
   for (bool parameter : {true, false}) {
     SCOPED_TRACE(parameter ? "parameter" : "buffer");
-    const torch::jit::Module net = quantised_conv_net(parameter);
+    const torch::jit::Module net = quantized_conv_net(parameter);
     const at::Tensor x = torch::randn({2, 3, 8, 8});
     const ExportReport report = export_onnx(net, {x}, path_);
     EXPECT_EQ(report.nodes_by_op.at("QuantizeLinear"), 2);
@@ -125,7 +125,7 @@ TEST_F(ExportTest, QuantisersBecomeQAndDqWhateverHoldsTheWeight) {
 }
 
 TEST_F(ExportTest, EveryFormOfWeightsAndActivationsComputesTheSame) {
-  const torch::jit::Module net = quantised_conv_net(true);
+  const torch::jit::Module net = quantized_conv_net(true);
   const at::Tensor x = torch::randn({2, 3, 8, 8});
   for (Weights weights : {Weights::kInt, Weights::kQdq}) {
     for (WeightStorage storage : {WeightStorage::kInt8, WeightStorage::kUInt8}) {

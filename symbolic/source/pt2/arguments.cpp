@@ -22,13 +22,7 @@ namespace {
                          const std::string& reason) {
   std::string text = value.dump();
   if (text.size() > 60) text = text.substr(0, 57) + "...";
-  throw UnsupportedOp({.op = op,
-                       .argument = argument,
-                       .value = text,
-                       .opset = 0,
-                       .reason = reason,
-                       .hint = "",
-                       .where = ""});
+  throw UnsupportedOp({.op = op, .argument = argument, .value = text, .reason = reason});
 }
 
 c10::TypePtr without_optional(const c10::TypePtr& type) {

@@ -27,13 +27,8 @@ namespace {
 [[noreturn]] void refuse(const std::string& op, const std::string& argument,
                          const std::string& value, const std::string& reason,
                          const std::string& hint) {
-  throw UnsupportedOp({.op = op,
-                       .argument = argument,
-                       .value = value,
-                       .opset = 0,
-                       .reason = reason,
-                       .hint = hint,
-                       .where = ""});
+  throw UnsupportedOp(
+      {.op = op, .argument = argument, .value = value, .reason = reason, .hint = hint});
 }
 
 /// The user's line in a Python trace: the innermost frame that is not torch's own.

@@ -57,7 +57,7 @@ std::string error_of(Call&& call) {
 
 /// x: float32[N] -> QuantizeLinear(scale, uint8 zero point) -> Clip[0, 15] -> codes ->
 /// DequantizeLinear -> y.
-inline OnnxGraph quantiser_graph(float scale, uint8_t zero_point) {
+inline OnnxGraph quantizer_graph(float scale, uint8_t zero_point) {
   OnnxGraph graph;
   graph.inputs = {"x"};
   graph.outputs = {"y"};

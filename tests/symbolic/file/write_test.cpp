@@ -35,7 +35,7 @@ onnx::ModelProto parsed(const std::string& path) {
 
 /// The quantiser's graph, its codes an output too.
 OnnxGraph codes_graph() {
-  OnnxGraph graph = quantiser_graph(0.5f, 8);
+  OnnxGraph graph = quantizer_graph(0.5f, 8);
   graph.outputs.push_back("codes");
   graph.metadata = {{"qcdq.format", "qcdq"}};
   return graph;

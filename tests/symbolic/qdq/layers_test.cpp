@@ -163,7 +163,7 @@ TEST(Bias, OfAFloatLayerBetweenQuantisersIsNotedAtOpset10) {
   struct Row {
     int64_t opset;
     bool bias;
-    bool output_quantiser;
+    bool output_quantizer;
     bool noted;
   };
   for (const Row& row : {Row{10, true, true, true}, Row{10, false, true, false},
@@ -179,13 +179,13 @@ TEST(Bias, OfAFloatLayerBetweenQuantisersIsNotedAtOpset10) {
       net.node("Conv", {"xq", "w"}, "c");
     }
     net.node("Relu", {"c"}, "r");
-    if (row.output_quantiser) net.quantizer("r", "y", 0.5f, 128);
-    net.run({row.output_quantiser ? "y" : "r"});
+    if (row.output_quantizer) net.quantizer("r", "y", 0.5f, 128);
+    net.run({row.output_quantizer ? "y" : "r"});
     const bool noted = std::any_of(net.notes.begin(), net.notes.end(), [](const std::string& note) {
       return note.find("behind the float bias of 1 layer between quantisers (c/Conv)") !=
              std::string::npos;
     });
-    EXPECT_EQ(noted, row.noted) << row.opset << row.bias << row.output_quantiser;
+    EXPECT_EQ(noted, row.noted) << row.opset << row.bias << row.output_quantizer;
   }
 }
 

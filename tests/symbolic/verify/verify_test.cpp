@@ -27,15 +27,15 @@ torch::jit::Module module_of(const std::string& forward) {
   return module;
 }
 
-constexpr const char* kQuantiser = R"(
+constexpr const char* kQuantizer = R"(
 def forward(self, x):
     scale = torch.full([1], 0.05)
     return (torch.clamp(torch.round(x / scale) + 8, 0, 15) - 8) * scale
 )";
 
 TEST_F(VerifyTest, AFileThatComputesTheSamePasses) {
-  write(quantiser_graph(0.05f, 8));
-  const torch::jit::Module module = module_of(kQuantiser);
+  write(quantizer_graph(0.05f, 8));
+  const torch::jit::Module module = module_of(kQuantizer);
   const at::Tensor x = torch::randn({1000});
   const VerifyReport report = verify_onnx(module, {{x}, {torch::randn({7})}}, path_);
   EXPECT_TRUE(report.ok()) << report.failures.front();
@@ -52,8 +52,8 @@ TEST_F(VerifyTest, AFileThatComputesTheSamePasses) {
 }
 
 TEST_F(VerifyTest, NamesTheOutputThatDiffers) {
-  write(quantiser_graph(0.05f, 9));
-  const VerifyReport report = verify_onnx(module_of(kQuantiser), {{torch::randn({1000})}}, path_,
+  write(quantizer_graph(0.05f, 9));
+  const VerifyReport report = verify_onnx(module_of(kQuantizer), {{torch::randn({1000})}}, path_,
                                           {.optimization = Optimization::kOff});
   EXPECT_FALSE(report.ok());
   ASSERT_EQ(report.failures.size(), 1u);
@@ -67,7 +67,7 @@ TEST_F(VerifyTest, NamesTheOutputThatDiffers) {
 }
 
 TEST_F(VerifyTest, CodesAtTiesAreNamedNotFailed) {
-  write(quantiser_graph(0.0123f, 8));
+  write(quantizer_graph(0.0123f, 8));
   // Multiplies by the reciprocal, as aten does; x lies on ties.
   const torch::jit::Module module = module_of(R"(
 def forward(self, x):
@@ -84,9 +84,9 @@ def forward(self, x):
 }
 
 TEST_F(VerifyTest, LeavesTheFileAlone) {
-  write(quantiser_graph(0.05f, 8));
+  write(quantizer_graph(0.05f, 8));
   const std::string before = contents(path_);
-  verify_onnx(module_of(kQuantiser), {{torch::randn({5})}}, path_);
+  verify_onnx(module_of(kQuantizer), {{torch::randn({5})}}, path_);
   EXPECT_EQ(contents(path_), before);
   EXPECT_EQ(listing(), std::set<std::string>{"m.onnx"});
 }
@@ -232,26 +232,26 @@ def forward(self, a, b):
 }
 
 TEST_F(VerifyTest, EachModuleGetsItsOwnModeBack) {
-  write(quantiser_graph(0.05f, 8));
+  write(quantizer_graph(0.05f, 8));
   torch::jit::Module module("outer");
   torch::jit::Module inner("inner");
   inner.register_attribute("training", c10::BoolType::get(), true);
   module.register_attribute("training", c10::BoolType::get(), false);
   module.register_module("inner", inner);
-  module.define(kQuantiser);
+  module.define(kQuantizer);
   verify_onnx(module, {{torch::randn({3})}}, path_);
   EXPECT_FALSE(module.is_training());
   EXPECT_TRUE(module.attr("inner").toModule().is_training());
 }
 
 TEST_F(VerifyTest, SaysWhatIsMissing) {
-  const torch::jit::Module module = module_of(kQuantiser);
+  const torch::jit::Module module = module_of(kQuantizer);
   const std::vector<std::vector<c10::IValue>> inputs = {{torch::randn({3})}};
   EXPECT_EQ(error_of([&] { verify_onnx(module, inputs, path_); }),
             "cannot open " + path_ + ": No such file or directory");
   std::ofstream(path_) << "not a model";
   EXPECT_EQ(error_of([&] { verify_onnx(module, inputs, path_); }), path_ + " is not an ONNX file");
-  write(quantiser_graph(0.05f, 8));
+  write(quantizer_graph(0.05f, 8));
   EXPECT_EQ(error_of([&] { verify_onnx(module, {}, path_); }),
             "verify_onnx: inputs is empty: expected one set or more");
   const std::string none = path("none");

@@ -10,7 +10,7 @@ import models
 from conftest import count_ops, ort_session, run_session
 from test_export_models import export
 
-FULLY_QUANTISED = {"resnet18": (20, 8), "mobilenet_v2": (52, 10)}
+FULLY_QUANTIzED = {"resnet18": (20, 8), "mobilenet_v2": (52, 10)}
 SHORT = [
     ("resnet18", "script", "qcdq"),
     ("resnet18", "trace", "aten"),
@@ -19,17 +19,17 @@ SHORT = [
     ("squeezenet1_1", "script", "aten"),
 ]
 ALL = [
-    (name, form, quantisers)
+    (name, form, quantizers)
     for name in models.NAMES
     for form in ("script", "trace")
-    for quantisers in models.QUANTISERS
+    for quantizers in models.QUANTIzERS
 ]
 CASES = SHORT + [pytest.param(*c, marks=pytest.mark.slow) for c in ALL if c not in SHORT]
 
 
 @pytest.mark.parametrize("name, form, quantisers", CASES)
-def test_quantised_model(qcdq, model_file, tmp_path, name, form, quantisers):
-    path = model_file(name, form, quantisers)
+def test_quantized_model(qcdq, model_file, tmp_path, name, form, quantizers):
+    path = model_file(name, form, quantizers)
     output = tmp_path / "model.onnx"
     result = export(qcdq, path, output, "--verify", "--json")
     assert result.returncode == 0, result.stderr
@@ -79,15 +79,15 @@ def test_quantised_model(qcdq, model_file, tmp_path, name, form, quantisers):
 
 
 @pytest.mark.parametrize("form", ["script", "trace"])
-@pytest.mark.parametrize("name", FULLY_QUANTISED)
+@pytest.mark.parametrize("name", FULLY_QUANTIzED)
 def test_ort_runs_integer_kernels(qcdq, model_file, tmp_path, name, form):
     output = tmp_path / "model.onnx"
     result = export(qcdq, model_file(name, form, "qcdq"), output)
     assert result.returncode == 0, result.stderr
-    optimised = tmp_path / "optimised.onnx"
-    ort_session(output, optimized_path=optimised, exact=False)
-    counts = count_ops(optimised)
-    convs, adds = FULLY_QUANTISED[name]
+    optimized = tmp_path / "optimised.onnx"
+    ort_session(output, optimized_path=optimized, exact=False)
+    counts = count_ops(optimized)
+    convs, adds = FULLY_QUANTIzED[name]
     assert counts.get("QLinearConv") == convs, counts
     assert counts.get("QLinearAdd") == adds, counts
     assert not {"Conv", "FusedConv", "Add", "Relu", "Clip"} & counts.keys(), counts
@@ -120,8 +120,8 @@ def test_weight_form(qcdq, model_file, tmp_path, weights):
     )
     assert result.returncode == 0, result.stderr
     counts = count_ops(output)
-    quantisers = 31  # of activations
-    assert counts["QuantizeLinear"] == quantisers + (21 if weights == "qdq" else 0)
+    quantizers = 31  # of activations
+    assert counts["QuantizeLinear"] == quantizers + (21 if weights == "qdq" else 0)
 
 
 @pytest.mark.parametrize("storage", ["int8", "uint8"])
@@ -143,7 +143,7 @@ def test_weight_storage(qcdq, model_file, tmp_path, storage):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("opset", range(13, 27))
-def test_every_opset_quantised(qcdq, model_file, tmp_path, opset):
+def test_every_opset_quantized(qcdq, model_file, tmp_path, opset):
     output = tmp_path / "model.onnx"
     result = export(
         qcdq, model_file("resnet18", "script", "qcdq"), output, "--opset", opset, "--verify"
@@ -152,7 +152,7 @@ def test_every_opset_quantised(qcdq, model_file, tmp_path, opset):
 
 
 @pytest.mark.parametrize("form", ["script", "trace"])
-def test_names_of_a_quantised_model(qcdq, model_file, tmp_path, form):
+def test_names_of_a_quantized_model(qcdq, model_file, tmp_path, form):
     """A weight that is quantised at every forward still gives its layer its name."""
     output = tmp_path / "model.onnx"
     result = export(qcdq, model_file("mobilenet_v2", form, "qcdq"), output)
