@@ -44,7 +44,7 @@ size_t index_of(const NodeArgs::State& state, std::string_view name) {
   return static_cast<size_t>(*index);
 }
 
-const torch::jit::Value* read(NodeArgs::State& state, std::string_view name) {
+const torch::jit::Value* read_argument(NodeArgs::State& state, std::string_view name) {
   const size_t index = index_of(state, name);
   state.read[index] = true;
   return state.node->input(index);
@@ -71,7 +71,9 @@ bool NodeArgs::is_none(std::string_view name) const {
   return none;
 }
 
-Value NodeArgs::tensor(std::string_view name) { return state_.table.get(read(state_, name)); }
+Value NodeArgs::tensor(std::string_view name) {
+  return state_.table.get(read_argument(state_, name));
+}
 
 Value NodeArgs::optional_tensor(std::string_view name) {
   if (is_none(name)) return {};
@@ -79,7 +81,7 @@ Value NodeArgs::optional_tensor(std::string_view name) {
 }
 
 std::vector<Value> NodeArgs::tensors(std::string_view name) {
-  std::optional<std::vector<Value>> elements = state_.table.list(read(state_, name));
+  std::optional<std::vector<Value>> elements = state_.table.list(read_argument(state_, name));
   if (!elements)
     unsupported(name, short_text(state_.node->input(index_of(state_, name))),
                 "a list of tensors whose length is known only at run time");
@@ -87,14 +89,15 @@ std::vector<Value> NodeArgs::tensors(std::string_view name) {
 }
 
 std::optional<TensorData> NodeArgs::constant(std::string_view name) {
-  const std::optional<c10::IValue> value = constant_value(read(state_, name));
+  const std::optional<c10::IValue> value = constant_value(read_argument(state_, name));
   if (!value || !value->isTensor()) return std::nullopt;
   return tensor_data(value->toTensor());
 }
 
 // The constant behind an argument; refuses what is known only at run time.
-static c10::IValue known(const NodeArgs& args, NodeArgs::State& state, std::string_view name) {
-  const torch::jit::Value* value = read(state, name);
+static c10::IValue known_constant(const NodeArgs& args, NodeArgs::State& state,
+                                  std::string_view name) {
+  const torch::jit::Value* value = read_argument(state, name);
   std::optional<c10::IValue> constant = constant_value(value);
   if (!constant) {
     args.unsupported(name, "%" + value->debugName(),
@@ -105,7 +108,7 @@ static c10::IValue known(const NodeArgs& args, NodeArgs::State& state, std::stri
 }
 
 int64_t NodeArgs::integer(std::string_view name) {
-  const c10::IValue value = known(*this, state_, name);
+  const c10::IValue value = known_constant(*this, state_, name);
   if (value.isInt()) return value.toInt();
   if (value.isBool()) return value.toBool();
   wrong_kind(state_, name, "int");
@@ -117,7 +120,7 @@ std::optional<int64_t> NodeArgs::optional_integer(std::string_view name) {
 }
 
 double NodeArgs::number(std::string_view name) {
-  const c10::IValue value = known(*this, state_, name);
+  const c10::IValue value = known_constant(*this, state_, name);
   if (value.isDouble()) return value.toDouble();
   if (value.isInt()) return static_cast<double>(value.toInt());
   if (value.isBool()) return value.toBool() ? 1 : 0;
@@ -140,14 +143,14 @@ std::optional<double> NodeArgs::optional_number(std::string_view name) {
 }
 
 bool NodeArgs::boolean(std::string_view name) {
-  const c10::IValue value = known(*this, state_, name);
+  const c10::IValue value = known_constant(*this, state_, name);
   if (value.isBool()) return value.toBool();
   if (value.isInt()) return value.toInt() != 0;
   wrong_kind(state_, name, "bool");
 }
 
 std::string NodeArgs::string(std::string_view name) {
-  const c10::IValue value = known(*this, state_, name);
+  const c10::IValue value = known_constant(*this, state_, name);
   if (value.isString()) return value.toStringRef();
   wrong_kind(state_, name, "string");
 }
@@ -158,7 +161,7 @@ std::optional<std::string> NodeArgs::optional_string(std::string_view name) {
 }
 
 std::vector<int64_t> NodeArgs::ints(std::string_view name) {
-  const c10::IValue value = known(*this, state_, name);
+  const c10::IValue value = known_constant(*this, state_, name);
   if (value.isIntList()) return value.toIntVector();
   if (value.isInt()) return {value.toInt()};
   if (value.isNone()) return {};
@@ -174,7 +177,7 @@ std::vector<int64_t> NodeArgs::ints(std::string_view name) {
 }
 
 Value NodeArgs::ints_value(std::string_view name) {
-  const torch::jit::Value* value = read(state_, name);
+  const torch::jit::Value* value = read_argument(state_, name);
   GraphBuilder& graph = state_.table.graph();
   if (constant_value(value)) return graph.ints(ints(name));
   if (state_.table.contains(value)) return state_.table.get(value);
@@ -195,7 +198,7 @@ Value NodeArgs::ints_value(std::string_view name) {
 }
 
 Value NodeArgs::integer_value(std::string_view name) {
-  return state_.table.get(read(state_, name));
+  return state_.table.get(read_argument(state_, name));
 }
 
 std::optional<DType> NodeArgs::optional_dtype(std::string_view name) {
@@ -209,7 +212,7 @@ std::optional<DType> NodeArgs::optional_dtype(std::string_view name) {
 
 void NodeArgs::ignore(std::string_view name,
                       std::string_view /*why: for the reader of the symbolic*/) {
-  read(state_, name);
+  read_argument(state_, name);
 }
 
 size_t NodeArgs::outputs() const {

@@ -21,19 +21,19 @@ using onnx::AttributeProto;
 using onnx::OpSchema;
 using onnx::OpSchemaRegistry;
 
-std::string place(const GraphBuilder::State& state) {
+std::string place_text(const GraphBuilder::State& state) {
   if (state.scope.empty() || state.source.empty()) return state.scope + state.source;
   return state.scope + ", " + state.source;
 }
 
-[[noreturn]] void refuse(const GraphBuilder::State& state, std::string value, std::string reason,
-                         std::string hint = "") {
+[[noreturn]] void refuse_op(const GraphBuilder::State& state, std::string value, std::string reason,
+                            std::string hint = "") {
   throw UnsupportedOp({.op = state.torch_op,
                        .value = std::move(value),
                        .opset = state.graph.opset,
                        .reason = std::move(reason),
                        .hint = std::move(hint),
-                       .where = place(state)});
+                       .where = place_text(state)});
 }
 
 // "tensor(float)" and so on; ONNX spells two of the names its own way.
@@ -72,12 +72,12 @@ const OpSchema& schema_for(const GraphBuilder::State& state, const std::string& 
   if (schema != nullptr && !schema->Deprecated()) return *schema;
   for (int later = opset + 1; later <= kNewestOpset; ++later) {
     if (OpSchemaRegistry::Schema(op_type, later, "") != nullptr) {
-      refuse(state, "",
-             "needs ONNX " + op_type + ", which exists from opset " + std::to_string(later),
-             "export with --opset " + std::to_string(later) + " or newer");
+      refuse_op(state, "",
+                "needs ONNX " + op_type + ", which exists from opset " + std::to_string(later),
+                "export with --opset " + std::to_string(later) + " or newer");
     }
   }
-  refuse(state, "", "asks for ONNX " + op_type + ", which ONNX doesn't have");
+  refuse_op(state, "", "asks for ONNX " + op_type + ", which ONNX doesn't have");
 }
 
 bool attribute_matches(const Attribute& value, AttributeProto::AttributeType type) {
@@ -107,21 +107,21 @@ void check_attributes(const GraphBuilder::State& state, const OpSchema& schema,
   for (const auto& [name, value] : attributes) {
     auto found = schema.attributes().find(name);
     if (found == schema.attributes().end()) {
-      refuse(state, "", "ONNX " + schema.Name() + " has no attribute '" + name + "'");
+      refuse_op(state, "", "ONNX " + schema.Name() + " has no attribute '" + name + "'");
     }
     if (!attribute_matches(value, found->second.type)) {
-      refuse(state, "",
-             "attribute '" + name + "' of ONNX " + schema.Name() +
-                 " has the wrong type, expected " +
-                 onnx::AttributeProto_AttributeType_Name(found->second.type));
+      refuse_op(state, "",
+                "attribute '" + name + "' of ONNX " + schema.Name() +
+                    " has the wrong type, expected " +
+                    onnx::AttributeProto_AttributeType_Name(found->second.type));
     }
     if (!given.insert(name).second) {
-      refuse(state, "", "attribute '" + name + "' of ONNX " + schema.Name() + " is given twice");
+      refuse_op(state, "", "attribute '" + name + "' of ONNX " + schema.Name() + " is given twice");
     }
   }
   for (const auto& [name, attribute] : schema.attributes()) {
     if (attribute.required && !given.contains(name)) {
-      refuse(state, "", "ONNX " + schema.Name() + " requires attribute '" + name + "'");
+      refuse_op(state, "", "ONNX " + schema.Name() + " requires attribute '" + name + "'");
     }
   }
 }
@@ -138,17 +138,18 @@ std::map<std::string, DType> check_inputs(const GraphBuilder::State& state, cons
                                           const std::vector<std::string>& inputs) {
   const auto count = static_cast<int64_t>(inputs.size());
   if (count < schema.min_input() || count > schema.max_input()) {
-    refuse(state, "",
-           "ONNX " + schema.Name() + " takes " + std::to_string(schema.min_input()) + " to " +
-               std::to_string(schema.max_input()) + " inputs, got " + std::to_string(count));
+    refuse_op(state, "",
+              "ONNX " + schema.Name() + " takes " + std::to_string(schema.min_input()) + " to " +
+                  std::to_string(schema.max_input()) + " inputs, got " + std::to_string(count));
   }
   std::map<std::string, DType> bound;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const OpSchema::FormalParameter& formal = *parameter(schema.inputs(), i);
     if (inputs[i].empty()) {
       if (formal.GetOption() != OpSchema::Optional) {
-        refuse(state, "",
-               "input '" + formal.GetName() + "' of ONNX " + schema.Name() + " can't be left out");
+        refuse_op(
+            state, "",
+            "input '" + formal.GetName() + "' of ONNX " + schema.Name() + " can't be left out");
       }
       continue;
     }
@@ -161,19 +162,20 @@ std::map<std::string, DType> check_inputs(const GraphBuilder::State& state, cons
                           ? std::find(allowed->begin(), allowed->end(), type) != allowed->end()
                           : type == type_parameter;
     if (!fits) {
-      refuse(state, "",
-             "ONNX " + schema.Name() + " takes no " + std::string(dtype_name(dtype)) +
-                 " as input '" + formal.GetName() + "' (it takes " +
-                 (allowed != nullptr ? join(*allowed) : type_parameter) + ")");
+      refuse_op(state, "",
+                "ONNX " + schema.Name() + " takes no " + std::string(dtype_name(dtype)) +
+                    " as input '" + formal.GetName() + "' (it takes " +
+                    (allowed != nullptr ? join(*allowed) : type_parameter) + ")");
     }
     if (allowed == nullptr ||
         (formal.GetOption() == OpSchema::Variadic && !formal.GetIsHomogeneous()))
       continue;
     auto [known, fresh] = bound.emplace(type_parameter, dtype);
     if (!fresh && known->second != dtype) {
-      refuse(state, "",
-             "inputs of ONNX " + schema.Name() + " that share a type have " +
-                 std::string(dtype_name(known->second)) + " and " + std::string(dtype_name(dtype)));
+      refuse_op(state, "",
+                "inputs of ONNX " + schema.Name() + " that share a type have " +
+                    std::string(dtype_name(known->second)) + " and " +
+                    std::string(dtype_name(dtype)));
     }
   }
   return bound;
@@ -278,10 +280,10 @@ std::vector<Value> GraphBuilder::ops(std::string_view op_type, const std::vector
     const std::map<std::string, DType> bound = check_inputs(state_, schema, node.inputs);
     const auto count = static_cast<int64_t>(outputs);
     if (count < schema.min_output() || count > schema.max_output()) {
-      refuse(state_, "",
-             "ONNX " + node.op_type + " gives " + std::to_string(schema.min_output()) + " to " +
-                 std::to_string(schema.max_output()) + " outputs, asked for " +
-                 std::to_string(count));
+      refuse_op(state_, "",
+                "ONNX " + node.op_type + " gives " + std::to_string(schema.min_output()) + " to " +
+                    std::to_string(schema.max_output()) + " outputs, asked for " +
+                    std::to_string(count));
     }
     for (size_t i = 0; i < outputs; ++i) dtypes[i] = output_dtype(state_, schema, node, bound, i);
   } else {

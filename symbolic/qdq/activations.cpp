@@ -99,7 +99,7 @@ void apply(QdqState& state, const Bypass& bypass, const std::string& x) {
     }
   } else if (bypass.new_clip) {
     const std::string codes = q.outputs[0];
-    OnnxNode& clip = insert_node(graph, std::next(position(graph, q)), "Clip", stem(q), {codes},
+    OnnxNode& clip = insert_node(graph, std::next(find_node(graph, q)), "Clip", stem(q), {codes},
                                  graph.type(codes), q);
     // The Clip takes over the name that users know, graph outputs included.
     std::swap(clip.outputs[0], q.outputs[0]);

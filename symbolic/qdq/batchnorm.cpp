@@ -240,7 +240,7 @@ bool fold(QdqState& state, const GraphIndex& index, OnnxGraph::NodeIt bn) {
     }
     OnnxNode* dq = weight->dq;
     if (shared) {
-      dq = &insert_node(graph, position(graph, *layer), "DequantizeLinear", base, {codes},
+      dq = &insert_node(graph, find_node(graph, *layer), "DequantizeLinear", base, {codes},
                         graph.type(weight->dq->outputs[0]), *weight->dq);
       layer->inputs[1] = dq->outputs[0];
     }

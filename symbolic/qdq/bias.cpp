@@ -128,7 +128,7 @@ void widen_dead_channels(QdqState& state, Layer& layer) {
   // scales.
   const std::string base = layer.weight.codes.substr(0, layer.weight.codes.rfind("_quantized"));
   const TensorType type = graph.type(layer.weight.dq->outputs[0]);
-  OnnxNode& dq = insert_node(graph, position(graph, *layer.node), "DequantizeLinear", base,
+  OnnxNode& dq = insert_node(graph, find_node(graph, *layer.node), "DequantizeLinear", base,
                              {layer.weight.codes}, type, *layer.weight.dq);
   set_quant_params(graph, dq, params, base);
   layer.node->inputs[1] = dq.outputs[0];
@@ -246,7 +246,7 @@ void quantize_bias(QdqState& state, const GraphIndex& index, Layer layer, Report
   params.scale = std::move(scales);
   const std::string name =
       graph.add_initializer(base, pack_integers(DType::kInt32, {count}, codes));
-  OnnxNode& dq = insert_node(graph, position(graph, node), "DequantizeLinear", stem, {name},
+  OnnxNode& dq = insert_node(graph, find_node(graph, node), "DequantizeLinear", stem, {name},
                              {DType::kFloat32, true, {count}, {}}, node);
   set_quant_params(graph, dq, params, stem);
   bias_value = dq.outputs[0];

@@ -168,7 +168,7 @@ OnnxNode& insert_node(OnnxGraph& graph, OnnxGraph::NodeIt before, const std::str
   return *graph.nodes.insert(before, std::move(node));
 }
 
-OnnxGraph::NodeIt position(OnnxGraph& graph, const OnnxNode& node) {
+OnnxGraph::NodeIt find_node(OnnxGraph& graph, const OnnxNode& node) {
   return std::find_if(graph.nodes.begin(), graph.nodes.end(),
                       [&](const OnnxNode& other) { return &other == &node; });
 }

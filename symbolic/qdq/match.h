@@ -66,7 +66,7 @@ OnnxNode* bias_add(const OnnxGraph& graph, const GraphIndex& index, const OnnxNo
 OnnxNode& insert_node(OnnxGraph& graph, OnnxGraph::NodeIt before, const std::string& op_type,
                       const std::string& base, std::vector<std::string> inputs,
                       const TensorType& type, const OnnxNode& origin);
-OnnxGraph::NodeIt position(OnnxGraph& graph, const OnnxNode& node);
+OnnxGraph::NodeIt find_node(OnnxGraph& graph, const OnnxNode& node);
 
 /// What --weights qdq restores: the source's own floats, and the declared range.
 struct WeightOrigin {

@@ -206,7 +206,7 @@ void fold_constant_quantizers(QdqState& state) {
       if (bounds) {
         range.min = static_cast<int64_t>(std::max<double>(bounds->first, range.min));
         range.max = static_cast<int64_t>(std::min<double>(bounds->second, range.max));
-        clip = position(graph, user);
+        clip = find_node(graph, user);
         result = user.outputs[0];
       }
     }
@@ -279,7 +279,7 @@ void restore_float_weights(QdqState& state) {
                        : dequantize_constant(codes, params);
     const std::string base = weight_name(weight.codes);
     std::string value = graph.add_initializer(base, std::move(x));
-    const auto before = position(graph, *weight.dq);
+    const auto before = find_node(graph, *weight.dq);
     const TensorType type{DType::kFloat32, true, codes.dims, {}};
     const TensorType code_type{params.storage, true, codes.dims, {}};
     const bool narrow = range != full;

@@ -34,7 +34,7 @@ Value emit(GraphBuilder& graph, NodeArgs& args, const char* name, const Fragment
 // The codes of a constant x in their storage type; aten's own result decides where aten computes
 // them.
 TensorData constant_codes(GraphBuilder& graph, NodeArgs& args, const char* name,
-                          const TensorData& x, const Quantizer& quantizer) {
+                          const TensorData& x, const QuantizerRequest& quantizer) {
   if (x.dtype == DType::kFloat64 && !emission(graph).cast_f64) {
     args.unsupported(name, "float64", "ONNX has no 64-bit QuantizeLinear",
                      "export with --cast-f64 to quantise through float32");
@@ -59,7 +59,7 @@ std::string quantizer_name(const GraphBuilder& graph) {
   return scope.empty() ? "quantizer" : scope;
 }
 
-void refuse(const NodeArgs& args, const QuantRefusal& refusal, const char* x_name) {
+void refuse_quantizer(const NodeArgs& args, const QuantRefusal& refusal, const char* x_name) {
   std::string argument = refusal.argument;
   if (argument == "x") argument = x_name;
   if (argument == "axis" && args.has("ch_axis")) argument = "ch_axis";
@@ -85,7 +85,7 @@ std::vector<Value> emit_fragment(GraphBuilder& graph, const Fragment& fragment, 
 }
 
 Value emit_fake_quantize(GraphBuilder& graph, NodeArgs& args, const char* name,
-                         Quantizer quantizer) {
+                         QuantizerRequest quantizer) {
   const Value x = args.tensor(name);
   const DType dtype = graph.type(x).dtype;
   QuantParams& params = quantizer.params;
@@ -125,8 +125,8 @@ Value emit_fake_quantize(GraphBuilder& graph, NodeArgs& args, const char* name,
   return emit(graph, args, name, request, codes, x.name);
 }
 
-Value emit_quantize(GraphBuilder& graph, NodeArgs& args, const char* name, Quantizer quantizer,
-                    DType dtype) {
+Value emit_quantize(GraphBuilder& graph, NodeArgs& args, const char* name,
+                    QuantizerRequest quantizer, DType dtype) {
   const Value x = args.tensor(name);
   QuantParams& params = quantizer.params;
   with_refusals(args, name, [&] { fit_params(params, graph.type(x), graph.opset()); });

@@ -12,7 +12,7 @@
 namespace qcdq {
 
 /// What a torch op asks for: constant scale and zero point, and a range of codes.
-struct Quantizer {
+struct QuantizerRequest {
   QuantParams params;  // zero points as the source has them; the storage type is not chosen yet
   CodeRange range;
   bool aten = false;  // aten multiplies by 1 / scale, so that rounding ties may differ
@@ -21,10 +21,10 @@ struct Quantizer {
 /// fake_quantize of a value: a constant becomes integer codes, anything else Q -> [Clip] -> DQ. The
 /// result has x's type. `name` is x's argument.
 Value emit_fake_quantize(GraphBuilder& graph, NodeArgs& args, const char* name,
-                         Quantizer quantizer);
+                         QuantizerRequest quantizer);
 /// Codes of x as element type `dtype`.
-Value emit_quantize(GraphBuilder& graph, NodeArgs& args, const char* name, Quantizer quantizer,
-                    DType dtype);
+Value emit_quantize(GraphBuilder& graph, NodeArgs& args, const char* name,
+                    QuantizerRequest quantizer, DType dtype);
 /// Values of codes; the result has element type `dtype`.
 Value emit_dequantize(GraphBuilder& graph, NodeArgs& args, const char* name, QuantParams params,
                       DType dtype);
@@ -35,7 +35,8 @@ std::vector<Value> emit_fragment(GraphBuilder& graph, const Fragment& fragment, 
 /// Base of names for a quantiser's constants: the module's path.
 std::string quantizer_name(const GraphBuilder& graph);
 /// A fragment's refusal as one of this torch op; "x" and "axis" under the op's own names.
-[[noreturn]] void refuse(const NodeArgs& args, const QuantRefusal& refusal, const char* x_name);
+[[noreturn]] void refuse_quantizer(const NodeArgs& args, const QuantRefusal& refusal,
+                                   const char* x_name);
 
 /// Runs `make`, and turns a QuantRefusal into the torch op's UnsupportedOp.
 template <typename Make>
@@ -43,7 +44,7 @@ auto with_refusals(const NodeArgs& args, const char* x_name, Make make) {
   try {
     return make();
   } catch (const QuantRefusal& refusal) {
-    refuse(args, refusal, x_name);
+    refuse_quantizer(args, refusal, x_name);
   }
 }
 

@@ -9,12 +9,12 @@ namespace qcdq {
 namespace {
 
 Values relu6(GraphBuilder& graph, NodeArgs& args) {
-  return {clip(graph, args.tensor("self"), 0, 6)};
+  return {emit_clip(graph, args.tensor("self"), 0, 6)};
 }
 
 Values hardtanh(GraphBuilder& graph, NodeArgs& args) {
-  return {clip(graph, as_output(graph, args, args.tensor("self")), args.number("min_val"),
-               args.number("max_val"))};
+  return {emit_clip(graph, as_output(graph, args, args.tensor("self")), args.number("min_val"),
+                    args.number("max_val"))};
 }
 
 Values leaky_relu(GraphBuilder& graph, NodeArgs& args) {
@@ -31,7 +31,7 @@ Values prelu(GraphBuilder& graph, NodeArgs& args) {
   if (slope_dims.size() == 1 && slope_dims[0] != 1 && rank > 2) {
     std::vector<int64_t> dims(rank - 1, 1);
     dims[0] = slope_dims[0];
-    slope = reshape(graph, slope, dims);
+    slope = emit_reshape(graph, slope, dims);
   }
   return {graph.op("PRelu", {x, slope})};
 }
@@ -52,7 +52,7 @@ Values gelu_activation(GraphBuilder& graph, NodeArgs& args) {
   const std::string approximate = args.string("approximate");
   if (approximate != "none" && approximate != "tanh")
     args.unsupported("approximate", approximate, "expected none or tanh");
-  return {gelu(graph, x, approximate)};
+  return {emit_gelu(graph, x, approximate)};
 }
 
 Values silu(GraphBuilder& graph, NodeArgs& args) {
@@ -100,10 +100,10 @@ Values softmax_over(GraphBuilder& graph, NodeArgs& args) {
   const int64_t rank = rank_of(graph, args, "self", x);
   args.ignore("dtype", "the recorded type of the output says the same");
   x = as_output(graph, args, x);
-  const int64_t dim = normalized(args.integer("dim"), rank);
+  const int64_t dim = wrap_dim(args.integer("dim"), rank);
   if (rank == 0)
     args.unsupported("self", "a 0-d tensor", "ONNX softmax needs a dimension", "unsqueeze it");
-  return {softmax(graph, kOp.text, x, dim, rank)};
+  return {emit_softmax(graph, kOp.text, x, dim, rank)};
 }
 
 Values dropout(GraphBuilder& /*graph*/, NodeArgs& args) {

@@ -134,8 +134,8 @@ Values clamp(GraphBuilder& graph, NodeArgs& args) {
     if (has_max) x = graph.op("Min", {x, as_output(graph, args, args.tensor("max"))});
     return {x};
   }
-  return {clip(graph, x, has_min ? std::optional(args.number("min")) : std::nullopt,
-               has_max ? std::optional(args.number("max")) : std::nullopt)};
+  return {emit_clip(graph, x, has_min ? std::optional(args.number("min")) : std::nullopt,
+                    has_max ? std::optional(args.number("max")) : std::nullopt)};
 }
 
 // where(condition): the indices of what is true, one tensor for each dimension.

@@ -18,7 +18,7 @@ Value swap_last_two(GraphBuilder& graph, const Value& x, int64_t rank) {
   std::vector<int64_t> order(static_cast<size_t>(rank));
   for (int64_t d = 0; d < rank; ++d) order[static_cast<size_t>(d)] = d;
   std::swap(order[static_cast<size_t>(rank - 2)], order[static_cast<size_t>(rank - 1)]);
-  return transpose(graph, x, order);
+  return emit_transpose(graph, x, order);
 }
 
 // Dimension `dim` of x, counted from the end, as a 0-d int64 value.
@@ -44,7 +44,7 @@ Value causal_mask(GraphBuilder& graph, const Value& query, const Value& key, int
   const Value one = graph.scalar(DType::kInt64, 1);
   const Value rows = graph.op("Range", {zero, size_from_end(graph, query, rank, 2), one});
   const Value columns = graph.op("Range", {zero, size_from_end(graph, key, key_rank, 2), one});
-  return graph.op("Less", {columns, graph.op("Add", {unsqueeze(graph, rows, {1}), one})});
+  return graph.op("Less", {columns, graph.op("Add", {emit_unsqueeze(graph, rows, {1}), one})});
 }
 
 // A constant float mask that leaves every row a finite number needs no care for dead rows.
@@ -73,10 +73,10 @@ Masked masked(GraphBuilder& graph, const Value& scores, const Value& mask) {
 }
 
 Value attention_weights(GraphBuilder& graph, const Masked& masked, int64_t rank) {
-  const Value weights = softmax(graph, "Softmax", masked.scores, rank - 1, rank);
+  const Value weights = emit_softmax(graph, "Softmax", masked.scores, rank - 1, rank);
   if (!masked.dead_rows) return weights;
   const DType dtype = graph.type(masked.scores).dtype;
-  const Value highest = reduce(graph, "ReduceMax", masked.scores, {rank - 1}, true);
+  const Value highest = emit_reduce(graph, "ReduceMax", masked.scores, {rank - 1}, true);
   const Value dead = graph.op("Equal", {highest, graph.scalar(dtype, kMinusInfinity)});
   return graph.op("Where", {dead, graph.scalar(dtype, 0), weights});
 }
@@ -121,7 +121,7 @@ Values scaled_dot_product_attention(GraphBuilder& graph, NodeArgs& args) {
 }
 
 Value affine(GraphBuilder& graph, const Value& x, const Value& weight, const Value& bias) {
-  return graph.op("Add", {graph.op("MatMul", {x, transpose(graph, weight, {1, 0})}), bias});
+  return graph.op("Add", {graph.op("MatMul", {x, emit_transpose(graph, weight, {1, 0})}), bias});
 }
 
 struct Heads {
@@ -134,7 +134,7 @@ struct Heads {
 Heads self_attention(GraphBuilder& graph, NodeArgs& args, const Value& x, int64_t heads) {
   const int64_t width = args.integer("embed_dim");
   const Value packed = affine(graph, x, args.tensor("qkv_weight"), args.tensor("qkv_bias"));
-  const Values parts = split(graph, packed, 2, {width, width, width});
+  const Values parts = emit_split(graph, packed, 2, {width, width, width});
   Values split_heads;  // each [batch, heads, length, width / heads]
   for (const Value& part : parts) {
     const Value apart = graph.op("Reshape", {part, graph.ints({0, 0, heads, width / heads})});
@@ -146,7 +146,7 @@ Heads self_attention(GraphBuilder& graph, NodeArgs& args, const Value& x, int64_
   const Value scaled = graph.op("Mul", {split_heads[0], graph.scalar(dtype, scale)});
   const Value keys =
       graph.op("Transpose", {split_heads[1]}, {{"perm", std::vector<int64_t>{0, 1, 3, 2}}});
-  const Value weights = softmax(graph, "Softmax", graph.op("MatMul", {scaled, keys}), 3, 4);
+  const Value weights = emit_softmax(graph, "Softmax", graph.op("MatMul", {scaled, keys}), 3, 4);
   const Value mixed = graph.op("Transpose", {graph.op("MatMul", {weights, split_heads[2]})},
                                {{"perm", std::vector<int64_t>{0, 2, 1, 3}}});
   const Value joined = graph.op("Reshape", {mixed, graph.ints({0, 0, width})});
@@ -175,7 +175,7 @@ Values native_multi_head_attention(GraphBuilder& graph, NodeArgs& args) {
   const Heads heads = self_attention(graph, args, x, args.integer("num_head"));
   if (!wanted) return {heads.output, Value{}};
   return {heads.output,
-          average ? reduce(graph, "ReduceMean", heads.weights, {1}, false) : heads.weights};
+          average ? emit_reduce(graph, "ReduceMean", heads.weights, {1}, false) : heads.weights};
 }
 
 Values encoder_layer(GraphBuilder& graph, NodeArgs& args) {
@@ -186,12 +186,13 @@ Values encoder_layer(GraphBuilder& graph, NodeArgs& args) {
   const double epsilon = args.number("eps");
   refuse_fused_mask(args);
   const auto norm = [&](const Value& value, const char* weight, const char* bias) {
-    return layer_norm(graph, value, 3, {width}, args.tensor(weight), args.tensor(bias), epsilon);
+    return emit_layer_norm(graph, value, 3, {width}, args.tensor(weight), args.tensor(bias),
+                           epsilon);
   };
   const auto feed_forward = [&](const Value& value) {
     const Value wide = affine(graph, value, args.tensor("ffn_weight_1"), args.tensor("ffn_bias_1"));
     const Value active =
-        args.boolean("use_gelu") ? gelu(graph, wide, "none") : graph.op("Relu", {wide});
+        args.boolean("use_gelu") ? emit_gelu(graph, wide, "none") : graph.op("Relu", {wide});
     return affine(graph, active, args.tensor("ffn_weight_2"), args.tensor("ffn_bias_2"));
   };
   if (norm_first) {

@@ -22,7 +22,7 @@ Values convolution(GraphBuilder& graph, NodeArgs& args, const Convolution& kind)
   const auto spatial = static_cast<int64_t>(weight_dims.size()) - 2;
   const std::vector<int64_t> kernel(weight_dims.begin() + 2, weight_dims.end());
   bool added = false;
-  x = batched(graph, args, "input", x, spatial, added);
+  x = add_batch(graph, args, "input", x, spatial, added);
 
   const std::vector<int64_t> dilation = spread(args.ints("dilation"), spatial);
   std::vector<int64_t> begins(spatial, 0);
@@ -47,7 +47,7 @@ Values convolution(GraphBuilder& graph, NodeArgs& args, const Convolution& kind)
     attributes.emplace_back("output_padding", spread(kind.output_padding, spatial));
   const Value y =
       graph.op(kind.transposed ? "ConvTranspose" : "Conv", {x, weight, bias}, attributes);
-  return {unbatched(graph, y, added)};
+  return {drop_batch(graph, y, added)};
 }
 
 Values convolution_any(GraphBuilder& graph,

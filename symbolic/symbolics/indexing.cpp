@@ -87,7 +87,7 @@ Value stacked(GraphBuilder& graph, NodeArgs& args, const Indices& indices, int64
   for (const Value& index : indices.values) {
     const Value whole = same ? index : graph.op("Expand", {index, shape});
     set_dims(graph, whole, std::vector<int64_t>(static_cast<size_t>(rank), -1));
-    parts.push_back(unsqueeze(graph, whole, {rank}));
+    parts.push_back(emit_unsqueeze(graph, whole, {rank}));
   }
   return concat(graph, parts, rank);
 }
@@ -118,7 +118,7 @@ Values index(GraphBuilder& graph, NodeArgs& args) {
   int64_t index_rank = 0;
   const Value at = stacked(graph, args, indices, index_rank);
   const std::vector<int64_t> order = indexed_first(indices.dims, rank);
-  const Value source = is_identity(order) ? x : transpose(graph, x, order);
+  const Value source = is_identity(order) ? x : emit_transpose(graph, x, order);
   const Value y = graph.op("GatherND", {source, at});
   if (first == 0 || !consecutive(indices.dims)) return {y};
   // [index..., before, behind] -> [before, index..., behind]
@@ -149,8 +149,8 @@ Values index_put(GraphBuilder& graph, NodeArgs& args) {
     const int64_t mask_rank = rank_of(graph, args, "indices", given[0]);
     std::vector<int64_t> behind(static_cast<size_t>(rank - mask_rank));
     std::iota(behind.begin(), behind.end(), mask_rank);
-    const Value mask = behind.empty() ? given[0] : unsqueeze(graph, given[0], behind);
-    return {graph.op("Where", {mask, reshape(graph, values, {}), x})};
+    const Value mask = behind.empty() ? given[0] : emit_unsqueeze(graph, given[0], behind);
+    return {graph.op("Where", {mask, emit_reshape(graph, values, {}), x})};
   }
   const Indices indices = indices_of(graph, args);
   const std::vector<int64_t> order = indexed_first(indices.dims, rank);
@@ -164,10 +164,10 @@ Values index_put(GraphBuilder& graph, NodeArgs& args) {
   // The shape of what is written: the indices' own, then the dimensions behind the indexed ones.
   const auto indexed = static_cast<int64_t>(indices.dims.size());
   Values shape = {
-      slice(graph, graph.op("Shape", {at}), 0, graph.ints({0}), graph.ints({index_rank}), 1)};
+      emit_slice(graph, graph.op("Shape", {at}), 0, graph.ints({0}), graph.ints({index_rank}), 1)};
   if (indexed < rank) {
     shape.push_back(
-        slice(graph, graph.op("Shape", {x}), 0, graph.ints({indexed}), graph.ints({rank}), 1));
+        emit_slice(graph, graph.op("Shape", {x}), 0, graph.ints({indexed}), graph.ints({rank}), 1));
   }
   const Value updates = graph.op("Expand", {values, concat(graph, shape, 0)});
   Attributes attributes;
@@ -178,7 +178,7 @@ Values index_put(GraphBuilder& graph, NodeArgs& args) {
 Values select(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
-  const int64_t dim = normalized(args.integer("dim"), static_cast<int64_t>(dims.size()));
+  const int64_t dim = wrap_dim(args.integer("dim"), static_cast<int64_t>(dims.size()));
   Value index = args.integer_value("index");
   // Gather takes negative indices from opset 11 on.
   if (const TensorData* data = graph.constant_data(index); data != nullptr && dims[dim] >= 0) {
@@ -191,14 +191,14 @@ Values select(GraphBuilder& graph, NodeArgs& args) {
 
 Values index_select(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
-  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
+  const int64_t dim = wrap_dim(args.integer("dim"), rank_of(graph, args, "self", x));
   return {graph.op("Gather", {x, args.tensor("index")}, {{"axis", dim}})};
 }
 
 Values gather(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   args.ignore("sparse_grad", "only changes gradients");
-  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
+  const int64_t dim = wrap_dim(args.integer("dim"), rank_of(graph, args, "self", x));
   return {graph.op("GatherElements", {x, args.tensor("index")}, {{"axis", dim}})};
 }
 
@@ -206,7 +206,7 @@ Values topk(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const int64_t rank = rank_of(graph, args, "self", x);
   if (rank == 0) args.unsupported("self", "a 0-d tensor", "TopK needs a dimension");
-  const int64_t dim = normalized(args.integer("dim"), rank);
+  const int64_t dim = wrap_dim(args.integer("dim"), rank);
   const Value count = graph.op("Reshape", {args.integer_value("k"), graph.ints({1})});
   return graph.ops("TopK", {x, count}, 2,
                    {{"axis", dim},
@@ -219,7 +219,7 @@ Values sorted(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
   if (dims.empty()) args.unsupported("self", "a 0-d tensor", "TopK needs a dimension");
-  const int64_t dim = normalized(args.integer("dim"), static_cast<int64_t>(dims.size()));
+  const int64_t dim = wrap_dim(args.integer("dim"), static_cast<int64_t>(dims.size()));
   if (args.has("stable")) args.ignore("stable", "TopK keeps the order of equal elements");
   const int64_t size = dims[static_cast<size_t>(dim)];
   const Value count = size >= 0 ? graph.ints({size})
@@ -243,7 +243,7 @@ Values roll(GraphBuilder& graph, NodeArgs& args) {
                      "name the dimensions to roll");
   }
   for (size_t i = 0; i < dims.size(); ++i) {
-    const int64_t dim = normalized(dims[i], static_cast<int64_t>(sizes.size()));
+    const int64_t dim = wrap_dim(dims[i], static_cast<int64_t>(sizes.size()));
     const int64_t size = sizes[static_cast<size_t>(dim)];
     if (size < 0) {
       args.unsupported("dims", std::to_string(dims[i]), "rolls a dimension of dynamic size",
@@ -252,9 +252,10 @@ Values roll(GraphBuilder& graph, NodeArgs& args) {
     if (size == 0) continue;
     const int64_t shift = ((shifts[i] % size) + size) % size;
     if (shift == 0) continue;
-    x = graph.op("Concat",
-                 {slice(graph, x, dim, size - shift, kEnd), slice(graph, x, dim, 0, size - shift)},
-                 {{"axis", dim}});
+    x = graph.op(
+        "Concat",
+        {emit_slice(graph, x, dim, size - shift, kEnd), emit_slice(graph, x, dim, 0, size - shift)},
+        {{"axis", dim}});
   }
   return {x};
 }
@@ -263,7 +264,7 @@ Values flip(GraphBuilder& graph, NodeArgs& args) {
   Value x = args.tensor("self");
   const int64_t rank = rank_of(graph, args, "self", x);
   for (int64_t dim : args.ints("dims")) {
-    x = slice(graph, x, normalized(dim, rank), graph.ints({-1}), graph.ints({-kEnd}), -1);
+    x = emit_slice(graph, x, wrap_dim(dim, rank), graph.ints({-1}), graph.ints({-kEnd}), -1);
   }
   return {x};
 }
@@ -284,7 +285,7 @@ Values repeat(GraphBuilder& graph, NodeArgs& args) {
   if (output.rank() > rank) {
     std::vector<int64_t> front(static_cast<size_t>(output.rank() - rank));
     std::iota(front.begin(), front.end(), 0);
-    x = unsqueeze(graph, x, front);
+    x = emit_unsqueeze(graph, x, front);
   }
   return {graph.op("Tile", {x, args.ints_value("repeats")})};
 }

@@ -19,7 +19,7 @@ Values linear(GraphBuilder& graph, NodeArgs& args) {
     return {graph.op("Gemm", {x, weight, bias}, {{"transB", int64_t{1}}})};
   }
   const Value product =
-      graph.op("MatMul", {x, weight_rank == 2 ? transpose(graph, weight, {1, 0}) : weight});
+      graph.op("MatMul", {x, weight_rank == 2 ? emit_transpose(graph, weight, {1, 0}) : weight});
   if (!bias.present()) return {product};
   return {graph.op("Add", {product, bias})};
 }

@@ -28,18 +28,20 @@ Values batch_norm_of_batch(GraphBuilder& graph, NodeArgs& args) {
   const Value weight = args.optional_tensor("weight");
   const Value bias = args.optional_tensor("bias");
   const auto normal = [&](const Value& channels_second) {
-    return graph.op("InstanceNormalization",
-                    {channels_second, weight.present() ? weight : filled(graph, dtype, dims[1], 1),
-                     bias.present() ? bias : filled(graph, dtype, dims[1], 0)},
-                    {{"epsilon", static_cast<float>(args.number("eps"))}});
+    return graph.op(
+        "InstanceNormalization",
+        {channels_second, weight.present() ? weight : constant_of(graph, dtype, dims[1], 1),
+         bias.present() ? bias : constant_of(graph, dtype, dims[1], 0)},
+        {{"epsilon", static_cast<float>(args.number("eps"))}});
   };
   if (dims[0] == 1 && rank > 2) return {normal(x)};
   std::vector<int64_t> swap(rank);
   std::iota(swap.begin(), swap.end(), 0);
   std::swap(swap[0], swap[1]);
-  const Value channels_first = transpose(graph, x, swap);
-  const Value y = normal(reshape(graph, channels_first, {1, dims[1], -1}));
-  return {transpose(graph, graph.op("Reshape", {y, graph.op("Shape", {channels_first})}), swap)};
+  const Value channels_first = emit_transpose(graph, x, swap);
+  const Value y = normal(emit_reshape(graph, channels_first, {1, dims[1], -1}));
+  return {
+      emit_transpose(graph, graph.op("Reshape", {y, graph.op("Shape", {channels_first})}), swap)};
 }
 
 Values batch_norm(GraphBuilder& graph, NodeArgs& args) {
@@ -60,8 +62,8 @@ Values batch_norm(GraphBuilder& graph, NodeArgs& args) {
   args.ignore("momentum", "running statistics are frozen");
   args.ignore("cudnn_enabled", "chooses a CUDA kernel");
   return {graph.op("BatchNormalization",
-                   {x, weight.present() ? weight : filled(graph, dtype, channels, 1),
-                    bias.present() ? bias : filled(graph, dtype, channels, 0), mean, variance},
+                   {x, weight.present() ? weight : constant_of(graph, dtype, channels, 1),
+                    bias.present() ? bias : constant_of(graph, dtype, channels, 0), mean, variance},
                    {{"epsilon", static_cast<float>(args.number("eps"))}})};
 }
 
@@ -81,7 +83,7 @@ Value per_channel(GraphBuilder& graph, const Value& x, int64_t channels, int64_t
   if (rank == 2) return x;
   std::vector<int64_t> dims(rank - 1, 1);
   dims[0] = channels;
-  return reshape(graph, x, dims);
+  return emit_reshape(graph, x, dims);
 }
 
 // Groups become the channels of an instance normalisation without scale and bias, which follow by
@@ -98,10 +100,10 @@ Values group_norm(GraphBuilder& graph, NodeArgs& args) {
   if (dims[1] < 0)
     args.unsupported("input", "a dynamic number of channels", "the groups need a fixed one");
   const Value grouped = graph.op("Reshape", {x, graph.ints({0, groups, -1})});
-  const Value normal =
-      graph.op("InstanceNormalization",
-               {grouped, filled(graph, dtype, groups, 1), filled(graph, dtype, groups, 0)},
-               {{"epsilon", static_cast<float>(args.number("eps"))}});
+  const Value normal = graph.op(
+      "InstanceNormalization",
+      {grouped, constant_of(graph, dtype, groups, 1), constant_of(graph, dtype, groups, 0)},
+      {{"epsilon", static_cast<float>(args.number("eps"))}});
   Value y = graph.op("Reshape", {normal, graph.op("Shape", {x})});
   if (weight.present()) y = graph.op("Mul", {y, per_channel(graph, weight, dims[1], rank)});
   if (bias.present()) y = graph.op("Add", {y, per_channel(graph, bias, dims[1], rank)});
@@ -117,8 +119,8 @@ Values instance_norm(GraphBuilder& graph, NodeArgs& args) {
                      "expected [batch, channels, ...] with fixed channels");
   const Value weight = args.optional_tensor("weight");
   const Value bias = args.optional_tensor("bias");
-  const Value scale = weight.present() ? weight : filled(graph, dtype, dims[1], 1);
-  const Value shift = bias.present() ? bias : filled(graph, dtype, dims[1], 0);
+  const Value scale = weight.present() ? weight : constant_of(graph, dtype, dims[1], 1);
+  const Value shift = bias.present() ? bias : constant_of(graph, dtype, dims[1], 0);
   const Attributes epsilon = {{"epsilon", static_cast<float>(args.number("eps"))}};
   args.ignore("momentum", "running statistics are frozen");
   args.ignore("cudnn_enabled", "chooses a CUDA kernel");

@@ -11,7 +11,7 @@
 
 namespace qcdq {
 
-Value unsqueeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes) {
+Value emit_unsqueeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes) {
   const TensorType type = graph.type(x);
   Value y = graph.opset() >= 13 ? graph.op("Unsqueeze", {x, graph.ints(axes)})
                                 : graph.op("Unsqueeze", {x}, {{"axes", axes}});
@@ -24,7 +24,7 @@ Value unsqueeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes) 
   return y;
 }
 
-Value squeeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes) {
+Value emit_squeeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes) {
   const TensorType type = graph.type(x);
   Value y = graph.opset() >= 13 ? graph.op("Squeeze", {x, graph.ints(axes)})
                                 : graph.op("Squeeze", {x}, {{"axes", axes}});
@@ -38,8 +38,8 @@ Value squeeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes) {
   return y;
 }
 
-Value reduce(GraphBuilder& graph, std::string_view op, const Value& x,
-             const std::vector<int64_t>& axes, bool keepdims) {
+Value emit_reduce(GraphBuilder& graph, std::string_view op, const Value& x,
+                  const std::vector<int64_t>& axes, bool keepdims) {
   Attributes attributes = {{"keepdims", static_cast<int64_t>(keepdims)}};
   const int64_t axes_are_input_from = op == "ReduceSum" ? 13 : 18;
   if (axes.empty()) return graph.op(op, {x}, attributes);
@@ -48,8 +48,8 @@ Value reduce(GraphBuilder& graph, std::string_view op, const Value& x,
   return graph.op(op, {x}, attributes);
 }
 
-Value clip(GraphBuilder& graph, const Value& x, std::optional<double> lowest,
-           std::optional<double> highest) {
+Value emit_clip(GraphBuilder& graph, const Value& x, std::optional<double> lowest,
+                std::optional<double> highest) {
   if (graph.opset() >= 11) {
     const DType dtype = graph.type(x).dtype;
     const Value low = lowest ? graph.scalar(dtype, *lowest) : Value{};
@@ -62,8 +62,8 @@ Value clip(GraphBuilder& graph, const Value& x, std::optional<double> lowest,
   return graph.op("Clip", {x}, attributes);
 }
 
-Value pad(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& pads,
-          const std::string& mode, double value) {
+Value emit_pad(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& pads,
+               const std::string& mode, double value) {
   const TensorType type = graph.type(x);
   Value y;
   if (graph.opset() >= 11) {
@@ -84,14 +84,15 @@ Value pad(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& pads,
   return y;
 }
 
-Values split(GraphBuilder& graph, const Value& x, int64_t axis, const std::vector<int64_t>& sizes) {
+Values emit_split(GraphBuilder& graph, const Value& x, int64_t axis,
+                  const std::vector<int64_t>& sizes) {
   if (sizes.size() == 1) return {x};
   if (graph.opset() >= 13)
     return graph.ops("Split", {x, graph.ints(sizes)}, sizes.size(), {{"axis", axis}});
   return graph.ops("Split", {x}, sizes.size(), {{"axis", axis}, {"split", sizes}});
 }
 
-Value reshape(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& dims) {
+Value emit_reshape(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& dims) {
   Attributes attributes;
   if (std::find(dims.begin(), dims.end(), 0) != dims.end()) {
     if (graph.opset() < 14) {
@@ -109,16 +110,16 @@ Value reshape(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& d
   return y;
 }
 
-Value slice(GraphBuilder& graph, const Value& x, int64_t axis, const Value& start, const Value& end,
-            int64_t step) {
+Value emit_slice(GraphBuilder& graph, const Value& x, int64_t axis, const Value& start,
+                 const Value& end, int64_t step) {
   return graph.op("Slice", {x, start, end, graph.ints({axis}), graph.ints({step})});
 }
 
-Value slice(GraphBuilder& graph, const Value& x, int64_t axis, int64_t start, int64_t end) {
-  return slice(graph, x, axis, graph.ints({start}), graph.ints({end}), 1);
+Value emit_slice(GraphBuilder& graph, const Value& x, int64_t axis, int64_t start, int64_t end) {
+  return emit_slice(graph, x, axis, graph.ints({start}), graph.ints({end}), 1);
 }
 
-Value transpose(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& permutation) {
+Value emit_transpose(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& permutation) {
   const TensorType type = graph.type(x);
   const Value y = graph.op("Transpose", {x}, {{"perm", permutation}});
   if (type.ranked) {
@@ -129,27 +130,27 @@ Value transpose(GraphBuilder& graph, const Value& x, const std::vector<int64_t>&
   return y;
 }
 
-Value softmax(GraphBuilder& graph, std::string_view op, const Value& x, int64_t axis,
-              int64_t rank) {
+Value emit_softmax(GraphBuilder& graph, std::string_view op, const Value& x, int64_t axis,
+                   int64_t rank) {
   if (graph.opset() >= 13 || axis == rank - 1) return graph.op(op, {x}, {{"axis", axis}});
   std::vector<int64_t> swap(rank);
   std::iota(swap.begin(), swap.end(), 0);
   std::swap(swap[axis], swap[rank - 1]);
-  const Value last = transpose(graph, x, swap);
-  return transpose(graph, graph.op(op, {last}, {{"axis", rank - 1}}), swap);
+  const Value last = emit_transpose(graph, x, swap);
+  return emit_transpose(graph, graph.op(op, {last}, {{"axis", rank - 1}}), swap);
 }
 
-Value layer_norm(GraphBuilder& graph, const Value& x, int64_t rank,
-                 const std::vector<int64_t>& shape, const Value& weight, const Value& bias,
-                 double epsilon) {
+Value emit_layer_norm(GraphBuilder& graph, const Value& x, int64_t rank,
+                      const std::vector<int64_t>& shape, const Value& weight, const Value& bias,
+                      double epsilon) {
   const DType dtype = graph.type(x).dtype;
   if (graph.opset() >= 17) {
     const int64_t elements =
         std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
     Value scale = weight;
     if (!scale.present()) {
-      scale = filled(graph, dtype, elements, 1);
-      if (shape.size() > 1) scale = reshape(graph, scale, shape);
+      scale = constant_of(graph, dtype, elements, 1);
+      if (shape.size() > 1) scale = emit_reshape(graph, scale, shape);
     }
     return graph.op(
         "LayerNormalization", {x, scale, bias},
@@ -157,9 +158,9 @@ Value layer_norm(GraphBuilder& graph, const Value& x, int64_t rank,
   }
   std::vector<int64_t> axes(shape.size());
   std::iota(axes.begin(), axes.end(), rank - static_cast<int64_t>(shape.size()));
-  const Value centred = graph.op("Sub", {x, reduce(graph, "ReduceMean", x, axes, true)});
+  const Value centred = graph.op("Sub", {x, emit_reduce(graph, "ReduceMean", x, axes, true)});
   const Value variance =
-      reduce(graph, "ReduceMean", graph.op("Mul", {centred, centred}), axes, true);
+      emit_reduce(graph, "ReduceMean", graph.op("Mul", {centred, centred}), axes, true);
   const Value deviation =
       graph.op("Sqrt", {graph.op("Add", {variance, graph.scalar(dtype, epsilon)})});
   Value y = graph.op("Div", {centred, deviation});
@@ -169,7 +170,7 @@ Value layer_norm(GraphBuilder& graph, const Value& x, int64_t rank,
 }
 
 // 0.5 x (1 + erf(x / sqrt 2)), or with tanh: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
-Value gelu(GraphBuilder& graph, const Value& x, const std::string& approximate) {
+Value emit_gelu(GraphBuilder& graph, const Value& x, const std::string& approximate) {
   if (graph.opset() >= 20) return graph.op("Gelu", {x}, {{"approximate", approximate}});
   const DType dtype = graph.type(x).dtype;
   auto number = [&](double value) { return graph.scalar(dtype, value); };
@@ -185,7 +186,7 @@ Value gelu(GraphBuilder& graph, const Value& x, const std::string& approximate) 
   return graph.op("Mul", {weighted, number(0.5)});
 }
 
-Value filled(GraphBuilder& graph, DType dtype, int64_t count, double value) {
+Value constant_of(GraphBuilder& graph, DType dtype, int64_t count, double value) {
   if (dtype == DType::kFloat32) {
     return graph.constant(TensorData::from<float>(
         dtype, {count}, std::vector<float>(count, static_cast<float>(value))));
@@ -208,14 +209,14 @@ std::vector<int64_t> begins_and_ends(const std::vector<int64_t>& begins,
   return pads;
 }
 
-Value batched(GraphBuilder& graph, const NodeArgs& args, std::string_view name, const Value& x,
-              int64_t spatial, bool& added) {
+Value add_batch(GraphBuilder& graph, const NodeArgs& args, std::string_view name, const Value& x,
+                int64_t spatial, bool& added) {
   added = rank_of(graph, args, name, x) == spatial + 1;
-  return added ? unsqueeze(graph, x, {0}) : x;
+  return added ? emit_unsqueeze(graph, x, {0}) : x;
 }
 
-Value unbatched(GraphBuilder& graph, const Value& y, bool added) {
-  return added ? squeeze(graph, y, {0}) : y;
+Value drop_batch(GraphBuilder& graph, const Value& y, bool added) {
+  return added ? emit_squeeze(graph, y, {0}) : y;
 }
 
 }  // namespace qcdq

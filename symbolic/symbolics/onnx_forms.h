@@ -33,48 +33,50 @@ Values unary(GraphBuilder& graph, NodeArgs& args) {
   return {graph.op(kOp.text, {as_output(graph, args, args.tensor("self"))})};
 }
 
-Value unsqueeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes);
-Value squeeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes);
+Value emit_unsqueeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes);
+Value emit_squeeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes);
 /// op: ReduceMean, ReduceSum, ReduceMax, ... Empty axes: all of them.
-Value reduce(GraphBuilder& graph, std::string_view op, const Value& x,
-             const std::vector<int64_t>& axes, bool keepdims);
+Value emit_reduce(GraphBuilder& graph, std::string_view op, const Value& x,
+                  const std::vector<int64_t>& axes, bool keepdims);
 /// Bounds that are not given leave that side open.
-Value clip(GraphBuilder& graph, const Value& x, std::optional<double> lowest,
-           std::optional<double> highest);
+Value emit_clip(GraphBuilder& graph, const Value& x, std::optional<double> lowest,
+                std::optional<double> highest);
 /// pads in ONNX order: all begins, then all ends. mode: constant, reflect, edge, wrap.
-Value pad(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& pads,
-          const std::string& mode, double value);
-Values split(GraphBuilder& graph, const Value& x, int64_t axis, const std::vector<int64_t>& sizes);
+Value emit_pad(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& pads,
+               const std::string& mode, double value);
+Values emit_split(GraphBuilder& graph, const Value& x, int64_t axis,
+                  const std::vector<int64_t>& sizes);
 /// Reshape to constant dims, of which one may be -1.
-Value reshape(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& dims);
+Value emit_reshape(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& dims);
 /// Slices one axis; start and end are 1-element int64 values.
-Value slice(GraphBuilder& graph, const Value& x, int64_t axis, const Value& start, const Value& end,
-            int64_t step);
+Value emit_slice(GraphBuilder& graph, const Value& x, int64_t axis, const Value& start,
+                 const Value& end, int64_t step);
 /// The same between constants, with step 1; `end` may be kEnd.
-Value slice(GraphBuilder& graph, const Value& x, int64_t axis, int64_t start, int64_t end);
+Value emit_slice(GraphBuilder& graph, const Value& x, int64_t axis, int64_t start, int64_t end);
 inline constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
-Value transpose(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& permutation);
+Value emit_transpose(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& permutation);
 /// Softmax or LogSoftmax over one axis: before opset 13 ONNX flattened everything behind `axis`
 /// into it.
-Value softmax(GraphBuilder& graph, std::string_view op, const Value& x, int64_t axis, int64_t rank);
+Value emit_softmax(GraphBuilder& graph, std::string_view op, const Value& x, int64_t axis,
+                   int64_t rank);
 /// Normalisation over the last dimensions, of sizes `shape`, of an x of `rank` dimensions; weight
 /// and bias may be absent. LayerNormalization, or its composition before opset 17.
-Value layer_norm(GraphBuilder& graph, const Value& x, int64_t rank,
-                 const std::vector<int64_t>& shape, const Value& weight, const Value& bias,
-                 double epsilon);
+Value emit_layer_norm(GraphBuilder& graph, const Value& x, int64_t rank,
+                      const std::vector<int64_t>& shape, const Value& weight, const Value& bias,
+                      double epsilon);
 /// approximate: none or tanh. Gelu, or its composition before opset 20.
-Value gelu(GraphBuilder& graph, const Value& x, const std::string& approximate);
+Value emit_gelu(GraphBuilder& graph, const Value& x, const std::string& approximate);
 /// A 1-d constant of `count` equal numbers.
-Value filled(GraphBuilder& graph, DType dtype, int64_t count, double value);
+Value constant_of(GraphBuilder& graph, DType dtype, int64_t count, double value);
 
 /// ONNX's order of pads.
 std::vector<int64_t> begins_and_ends(const std::vector<int64_t>& begins,
                                      const std::vector<int64_t>& ends);
 /// `x` with a batch dimension, which torch's layers don't insist on and ONNX's do; `added` says
 /// whether it had none.
-Value batched(GraphBuilder& graph, const NodeArgs& args, std::string_view name, const Value& x,
-              int64_t spatial, bool& added);
+Value add_batch(GraphBuilder& graph, const NodeArgs& args, std::string_view name, const Value& x,
+                int64_t spatial, bool& added);
 /// The result without the batch dimension that `batched` added.
-Value unbatched(GraphBuilder& graph, const Value& y, bool added);
+Value drop_batch(GraphBuilder& graph, const Value& y, bool added);
 
 }  // namespace qcdq

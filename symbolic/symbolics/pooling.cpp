@@ -50,14 +50,14 @@ Window window_of(NodeArgs& args, const std::vector<int64_t>& input, int64_t spat
 template <int64_t kSpatial>
 Values max_pool(GraphBuilder& graph, NodeArgs& args) {
   bool added = false;
-  const Value x = batched(graph, args, "self", args.tensor("self"), kSpatial, added);
+  const Value x = add_batch(graph, args, "self", args.tensor("self"), kSpatial, added);
   const Window window = window_of(args, dims_of(graph, args, "self", x), kSpatial);
   Attributes attributes = {{"kernel_shape", window.kernel},
                            {"strides", window.stride},
                            {"pads", begins_and_ends(window.padding, window.end_padding)},
                            {"dilations", window.dilation}};
   if (window.unknown_size) attributes.emplace_back("ceil_mode", int64_t{1});
-  return {unbatched(graph, graph.op("MaxPool", {x}, attributes), added)};
+  return {drop_batch(graph, graph.op("MaxPool", {x}, attributes), added)};
 }
 
 template <int64_t kSpatial>
@@ -67,7 +67,7 @@ Values avg_pool(GraphBuilder& graph, NodeArgs& args) {
                      "ONNX AveragePool divides by the window's size", "divide after a sum instead");
   }
   bool added = false;
-  Value x = batched(graph, args, "self", args.tensor("self"), kSpatial, added);
+  Value x = add_batch(graph, args, "self", args.tensor("self"), kSpatial, added);
   const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
   Window window = window_of(args, dims, kSpatial);
   if (window.unknown_size)
@@ -79,7 +79,7 @@ Values avg_pool(GraphBuilder& graph, NodeArgs& args) {
     std::vector<int64_t> begins(dims.size(), 0);
     std::copy(window.padding.begin(), window.padding.end(), begins.end() - kSpatial);
     if (std::any_of(begins.begin(), begins.end(), [](int64_t p) { return p != 0; })) {
-      x = pad(graph, x, begins_and_ends(begins, begins), "constant", 0);
+      x = emit_pad(graph, x, begins_and_ends(begins, begins), "constant", 0);
     }
     for (int64_t d = 0; d < kSpatial; ++d) window.end_padding[d] -= window.padding[d];
     window.padding.assign(kSpatial, 0);
@@ -90,7 +90,7 @@ Values avg_pool(GraphBuilder& graph, NodeArgs& args) {
                             {"strides", window.stride},
                             {"pads", begins_and_ends(window.padding, window.end_padding)},
                             {"count_include_pad", static_cast<int64_t>(include_pad)}});
-  return {unbatched(graph, y, added)};
+  return {drop_batch(graph, y, added)};
 }
 
 // Means over one axis of x. Output o takes the inputs from floor(o * size / count) up to
@@ -117,20 +117,20 @@ Value adaptive_mean(GraphBuilder& graph, Value x, int64_t rank, int64_t axis, in
   std::iota(axis_last.begin(), axis_last.end(), 0);
   std::swap(axis_last[axis], axis_last[rank - 1]);
   const bool moves = axis != rank - 1;
-  if (moves) x = transpose(graph, x, axis_last);
+  if (moves) x = emit_transpose(graph, x, axis_last);
   const Value y = graph.op("MatMul", {x, matrix});
-  return moves ? transpose(graph, y, axis_last) : y;
+  return moves ? emit_transpose(graph, y, axis_last) : y;
 }
 
 template <int64_t kSpatial>
 Values adaptive_avg_pool(GraphBuilder& graph, NodeArgs& args) {
   bool added = false;
   const Value original = args.tensor("self");
-  Value x = batched(graph, args, "self", original, kSpatial, added);
+  Value x = add_batch(graph, args, "self", original, kSpatial, added);
   const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
   const std::vector<int64_t> counts = spread(args.ints("output_size"), kSpatial);
   if (std::all_of(counts.begin(), counts.end(), [](int64_t count) { return count == 1; })) {
-    return {unbatched(graph, graph.op("GlobalAveragePool", {x}), added)};
+    return {drop_batch(graph, graph.op("GlobalAveragePool", {x}), added)};
   }
   const std::vector<int64_t> sizes(dims.end() - kSpatial, dims.end());
   const auto fixed = [](int64_t size) { return size > 0; };
@@ -150,14 +150,14 @@ Values adaptive_avg_pool(GraphBuilder& graph, NodeArgs& args) {
   }
   if (equal) {
     x = graph.op("AveragePool", {x}, {{"kernel_shape", kernel}, {"strides", kernel}});
-    return {unbatched(graph, x, added)};
+    return {drop_batch(graph, x, added)};
   }
   const int64_t rank = static_cast<int64_t>(dims.size());
   for (int64_t d = 0; d < kSpatial; ++d) {
     if (sizes[d] == counts[d]) continue;
     x = adaptive_mean(graph, x, rank, rank - kSpatial + d, sizes[d], counts[d]);
   }
-  return {unbatched(graph, x, added)};
+  return {drop_batch(graph, x, added)};
 }
 
 constexpr Symbolic kRows[] = {

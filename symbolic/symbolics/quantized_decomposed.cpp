@@ -69,7 +69,7 @@ QuantParams per_channel_params(NodeArgs& args, CodeRange range) {
 }
 
 // A constant's codes are those that the op itself computes; others are computed by ONNX.
-Value quantize(GraphBuilder& graph, NodeArgs& args, Quantizer quantizer, DType dtype) {
+Value quantize(GraphBuilder& graph, NodeArgs& args, QuantizerRequest quantizer, DType dtype) {
   const Value x = args.tensor("input");
   if (graph.constant_data(x) != nullptr) {
     if (const std::optional<TensorData> codes = args.evaluate()) {
@@ -82,14 +82,14 @@ Value quantize(GraphBuilder& graph, NodeArgs& args, Quantizer quantizer, DType d
 
 Values quantize_per_tensor(GraphBuilder& graph, NodeArgs& args) {
   const DType dtype = args.optional_dtype("dtype").value_or(DType::kUndefined);
-  Quantizer quantizer{.params = {}, .range = range_of(args, dtype), .aten = true};
+  QuantizerRequest quantizer{.params = {}, .range = range_of(args, dtype), .aten = true};
   quantizer.params = per_tensor_params(args, quantizer.range);
   return {quantize(graph, args, std::move(quantizer), dtype)};
 }
 
 Values quantize_per_channel(GraphBuilder& graph, NodeArgs& args) {
   const DType dtype = args.optional_dtype("dtype").value_or(DType::kUndefined);
-  Quantizer quantizer{.params = {}, .range = range_of(args, dtype), .aten = true};
+  QuantizerRequest quantizer{.params = {}, .range = range_of(args, dtype), .aten = true};
   quantizer.params = per_channel_params(args, quantizer.range);
   return {quantize(graph, args, std::move(quantizer), dtype)};
 }
@@ -129,7 +129,7 @@ Values dequantize_per_channel_group(GraphBuilder& graph, NodeArgs& args) {
 }
 
 Values fake_quant_per_channel(GraphBuilder& graph, NodeArgs& args) {
-  Quantizer quantizer{.params = {}, .range = range_of(args), .aten = true};
+  QuantizerRequest quantizer{.params = {}, .range = range_of(args), .aten = true};
   quantizer.params = per_channel_params(args, quantizer.range);
   return {emit_fake_quantize(graph, args, "input", std::move(quantizer))};
 }

@@ -49,9 +49,9 @@ double nearest(double zero_point, CodeRange range) {
 }
 
 // A quantiser whose scale and zero point are Tensor arguments; `axis` is nothing per tensor.
-Quantizer tensor_quantizer(NodeArgs& args, CodeRange range, std::optional<int64_t> axis,
-                           RoundZeroPoint round = as_is, int64_t block_size = 0) {
-  Quantizer quantizer;
+QuantizerRequest tensor_quantizer(NodeArgs& args, CodeRange range, std::optional<int64_t> axis,
+                                  RoundZeroPoint round = as_is, int64_t block_size = 0) {
+  QuantizerRequest quantizer;
   quantizer.range = range;
   const TensorData scale = constant_tensor(args, "scale");
   std::vector<double> zero_point = read_numbers(constant_tensor(args, "zero_point"));
@@ -62,7 +62,7 @@ Quantizer tensor_quantizer(NodeArgs& args, CodeRange range, std::optional<int64_
   return quantizer;
 }
 
-Quantizer qcdq_quantizer(NodeArgs& args, CodeRange range, RoundZeroPoint round = as_is) {
+QuantizerRequest qcdq_quantizer(NodeArgs& args, CodeRange range, RoundZeroPoint round = as_is) {
   const std::optional<int64_t> axis = args.optional_integer("axis");
   const std::optional<int64_t> block_size = args.optional_integer("block_size");
   if (block_size && !axis)
@@ -89,7 +89,7 @@ Values quantize(GraphBuilder& graph, NodeArgs& args) {
 
 Values dequantize(GraphBuilder& graph, NodeArgs& args) {
   args.ignore("dtype", "the recorded type of the output says it");
-  const Quantizer quantizer = qcdq_quantizer(args, integer_range(DType::kInt32));
+  const QuantizerRequest quantizer = qcdq_quantizer(args, integer_range(DType::kInt32));
   const DType dtype = args.output_type().dtype;
   return {emit_dequantize(graph, args, "q", quantizer.params,
                           dtype == DType::kUndefined ? DType::kFloat32 : dtype)};
@@ -121,7 +121,7 @@ Values choose_qparams(GraphBuilder& graph, NodeArgs& args) {
   return emit_dynamic(graph, args, false);
 }
 
-Quantizer aten_quantizer(Quantizer quantizer) {
+QuantizerRequest aten_quantizer(QuantizerRequest quantizer) {
   quantizer.aten = true;
   return quantizer;
 }
@@ -133,7 +133,7 @@ Values with_mask(const NodeArgs& args, Value y) {
 }
 
 Values aten_per_tensor(GraphBuilder& graph, NodeArgs& args) {
-  Quantizer quantizer;
+  QuantizerRequest quantizer;
   quantizer.aten = true;
   quantizer.range = range_of(args);
   const double scale = args.number("scale");
@@ -151,24 +151,25 @@ Values aten_tensor_qparams(GraphBuilder& graph, NodeArgs& args) {
     }
     return with_mask(args, args.tensor("self"));
   }
-  const Quantizer quantizer = tensor_quantizer(args, range_of(args), std::nullopt);
+  const QuantizerRequest quantizer = tensor_quantizer(args, range_of(args), std::nullopt);
   return with_mask(args, emit_fake_quantize(graph, args, "self", aten_quantizer(quantizer)));
 }
 
 Values aten_per_channel(GraphBuilder& graph, NodeArgs& args) {
-  const Quantizer quantizer = tensor_quantizer(args, range_of(args), args.integer("axis"));
+  const QuantizerRequest quantizer = tensor_quantizer(args, range_of(args), args.integer("axis"));
   return with_mask(args, emit_fake_quantize(graph, args, "self", aten_quantizer(quantizer)));
 }
 
 Values aten_learnable_per_tensor(GraphBuilder& graph, NodeArgs& args) {
   args.ignore("grad_factor", "scales gradients only");
-  const Quantizer quantizer = tensor_quantizer(args, range_of(args), std::nullopt, nearest);
+  const QuantizerRequest quantizer = tensor_quantizer(args, range_of(args), std::nullopt, nearest);
   return {emit_fake_quantize(graph, args, "self", aten_quantizer(quantizer))};
 }
 
 Values aten_learnable_per_channel(GraphBuilder& graph, NodeArgs& args) {
   args.ignore("grad_factor", "scales gradients only");
-  const Quantizer quantizer = tensor_quantizer(args, range_of(args), args.integer("axis"), nearest);
+  const QuantizerRequest quantizer =
+      tensor_quantizer(args, range_of(args), args.integer("axis"), nearest);
   return {emit_fake_quantize(graph, args, "self", aten_quantizer(quantizer))};
 }
 
@@ -190,7 +191,7 @@ Values aten_moving_average(GraphBuilder& graph, NodeArgs& args) {
     }
     return with_mask(args, args.tensor("self"));
   }
-  const Quantizer quantizer = tensor_quantizer(
+  const QuantizerRequest quantizer = tensor_quantizer(
       args, range_of(args), per_channel ? std::optional<int64_t>(axis) : std::nullopt);
   return with_mask(args, emit_fake_quantize(graph, args, "self", aten_quantizer(quantizer)));
 }

@@ -12,7 +12,7 @@ namespace {
 std::vector<int64_t> reduced_axes(NodeArgs& args, int64_t rank) {
   if (!args.has("dim") || args.is_none("dim")) return {};
   std::vector<int64_t> axes = args.ints("dim");
-  for (int64_t& axis : axes) axis = normalized(axis, rank);
+  for (int64_t& axis : axes) axis = wrap_dim(axis, rank);
   return axes;
 }
 
@@ -29,13 +29,14 @@ Values reduction(GraphBuilder& graph, NodeArgs& args) {
   const bool keepdim = args.has("keepdim") && args.boolean("keepdim");
   const std::vector<int64_t> axes = reduced_axes(args, rank);
   if (rank == 0) return {x};  // one element: its sum, mean and extremes are itself
-  return {reduce(graph, kOp.text, x, axes, keepdim)};
+  return {emit_reduce(graph, kOp.text, x, axes, keepdim)};
 }
 
 Value any_of(GraphBuilder& graph, const Value& boolean, const std::vector<int64_t>& axes,
              bool keepdim) {
   // A sum, not a maximum: nothing at all is 0, as in torch.
-  const Value count = reduce(graph, "ReduceSum", graph.cast(boolean, DType::kInt32), axes, keepdim);
+  const Value count =
+      emit_reduce(graph, "ReduceSum", graph.cast(boolean, DType::kInt32), axes, keepdim);
   return graph.cast(count, DType::kBool);
 }
 
@@ -66,9 +67,9 @@ Values arg_extreme(GraphBuilder& graph, NodeArgs& args) {
   if (!dim) {
     if (keepdim)
       args.unsupported("keepdim", "True", "is only meant together with dim", "name the dim");
-    x = reshape(graph, x, {-1});
+    x = emit_reshape(graph, x, {-1});
   }
-  const int64_t axis = dim ? normalized(*dim, rank) : 0;
+  const int64_t axis = dim ? wrap_dim(*dim, rank) : 0;
   return {graph.op(kOp.text, {x}, {{"axis", axis}, {"keepdims", static_cast<int64_t>(keepdim)}})};
 }
 
@@ -76,16 +77,16 @@ Values arg_extreme(GraphBuilder& graph, NodeArgs& args) {
 template <OpName kReduce, OpName kArg>
 Values extreme_and_index(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
-  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
+  const int64_t dim = wrap_dim(args.integer("dim"), rank_of(graph, args, "self", x));
   const bool keepdim = args.boolean("keepdim");
-  const Value values = reduce(graph, kReduce.text, x, {dim}, keepdim);
+  const Value values = emit_reduce(graph, kReduce.text, x, {dim}, keepdim);
   return {values,
           graph.op(kArg.text, {x}, {{"axis", dim}, {"keepdims", static_cast<int64_t>(keepdim)}})};
 }
 
 Values cumsum(GraphBuilder& graph, NodeArgs& args) {
   const Value x = input_of(graph, args);
-  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
+  const int64_t dim = wrap_dim(args.integer("dim"), rank_of(graph, args, "self", x));
   return {graph.op("CumSum", {x, graph.scalar(DType::kInt64, static_cast<double>(dim))})};
 }
 

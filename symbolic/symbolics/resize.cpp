@@ -120,7 +120,7 @@ Value resize(GraphBuilder& graph, NodeArgs& args, const Value& x, const Scales& 
     sizes = graph.ints(output.dims);
   } else {
     const Value batch_and_channels =
-        slice(graph, graph.op("Shape", {x}), 0, graph.ints({0}), graph.ints({2}), 1);
+        emit_slice(graph, graph.op("Shape", {x}), 0, graph.ints({0}), graph.ints({2}), 1);
     sizes = graph.op("Concat", {batch_and_channels, args.ints_value("output_size")},
                      {{"axis", int64_t{0}}});
   }

@@ -54,7 +54,7 @@ Value reorder(GraphBuilder& graph, NodeArgs& args, const Value& weight, const Ce
   const int64_t rows = dims_of(graph, args, "params", weight)[0];
   const auto gates = static_cast<int64_t>(cell.gates.size());
   const Values blocks =
-      split(graph, weight, 0, std::vector<int64_t>(cell.gates.size(), rows / gates));
+      emit_split(graph, weight, 0, std::vector<int64_t>(cell.gates.size(), rows / gates));
   Values in_order;
   for (int64_t gate : cell.gates) in_order.push_back(blocks[static_cast<size_t>(gate)]);
   return graph.op("Concat", in_order, {{"axis", int64_t{0}}});

@@ -13,7 +13,7 @@ namespace {
 Values scatter(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const DType dtype = args.output_type().dtype;
-  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
+  const int64_t dim = wrap_dim(args.integer("dim"), rank_of(graph, args, "self", x));
   const Value at = args.tensor("index");
   Value updates;
   if (args.has("src")) {
@@ -45,9 +45,10 @@ Value replaced(GraphBuilder& graph, const Value& x, const Value& by, int64_t dim
   const bool run = written.back() - written.front() + 1 == count;
   if (run) {
     Values parts;
-    if (written.front() > 0) parts.push_back(slice(graph, x, dim, 0, written.front()));
+    if (written.front() > 0) parts.push_back(emit_slice(graph, x, dim, 0, written.front()));
     parts.push_back(by);
-    if (written.back() + 1 < size) parts.push_back(slice(graph, x, dim, written.back() + 1, kEnd));
+    if (written.back() + 1 < size)
+      parts.push_back(emit_slice(graph, x, dim, written.back() + 1, kEnd));
     return graph.op("Concat", parts, {{"axis", dim}});
   }
   std::vector<int64_t> order(static_cast<size_t>(size));
@@ -72,7 +73,7 @@ Values slice_scatter(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
   const Value by = graph.cast(args.tensor("src"), args.output_type().dtype);
-  const int64_t dim = normalized(args.integer("dim"), static_cast<int64_t>(dims.size()));
+  const int64_t dim = wrap_dim(args.integer("dim"), static_cast<int64_t>(dims.size()));
   const int64_t start = args.optional_integer("start").value_or(0);
   const int64_t end = args.optional_integer("end").value_or(kEnd);
   const int64_t step = args.integer("step");
@@ -90,10 +91,10 @@ Values select_scatter(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
   const Value by = graph.cast(args.tensor("src"), args.output_type().dtype);
-  const int64_t dim = normalized(args.integer("dim"), static_cast<int64_t>(dims.size()));
+  const int64_t dim = wrap_dim(args.integer("dim"), static_cast<int64_t>(dims.size()));
   const int64_t size = fixed_size(args, dims, dim);
-  return {replaced(graph, x, unsqueeze(graph, by, {dim}), dim,
-                   {normalized(args.integer("index"), size)}, size)};
+  return {replaced(graph, x, emit_unsqueeze(graph, by, {dim}), dim,
+                   {wrap_dim(args.integer("index"), size)}, size)};
 }
 
 // copy: `src` in the shape and element type of `self`.

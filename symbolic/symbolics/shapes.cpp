@@ -22,7 +22,7 @@ std::optional<Value> reshape_to_recorded(GraphBuilder& graph, const NodeArgs& ar
   if (empty && !output.is_static()) return std::nullopt;  // -1 beside 0 has no meaning
   const TensorType input = graph.type(x);
   if (output.is_static() && input.ranked && input.dims == output.dims) return x;
-  return reshape(graph, x, output.dims);
+  return emit_reshape(graph, x, output.dims);
 }
 
 // Several values as the parts of one shape.
@@ -34,7 +34,7 @@ Value joined(GraphBuilder& graph, const Values& parts) {
 Value sizes_between(GraphBuilder& graph, const Value& x, int64_t from, int64_t to) {
   const Value shape = graph.op("Shape", {x});
   const Value start = graph.ints({from});
-  return slice(graph, shape, 0, start, graph.ints({to}), 1);
+  return emit_slice(graph, shape, 0, start, graph.ints({to}), 1);
 }
 
 Value replaced_dims(GraphBuilder& graph, const Value& x, int64_t rank, int64_t from, int64_t to,
@@ -69,8 +69,8 @@ Values view_as(GraphBuilder& graph, NodeArgs& args) {
 Values flatten(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const int64_t rank = rank_of(graph, args, "self", x);
-  const int64_t start = normalized(args.integer("start_dim"), rank);
-  const int64_t end = normalized(args.integer("end_dim"), rank);
+  const int64_t start = wrap_dim(args.integer("start_dim"), rank);
+  const int64_t end = wrap_dim(args.integer("end_dim"), rank);
   if (std::optional<Value> y = reshape_to_recorded(graph, args, x)) return {*y};
   return {
       graph.op("Reshape", {x, replaced_dims(graph, x, rank, start, end + 1, graph.ints({-1}))})};
@@ -79,7 +79,7 @@ Values flatten(GraphBuilder& graph, NodeArgs& args) {
 Values unflatten(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const int64_t rank = rank_of(graph, args, "self", x);
-  const int64_t dim = normalized(args.integer("dim"), rank);
+  const int64_t dim = wrap_dim(args.integer("dim"), rank);
   if (std::optional<Value> y = reshape_to_recorded(graph, args, x)) {
     args.ignore("sizes", "the recorded type of the output has them");
     return {*y};
@@ -92,8 +92,8 @@ Values permute(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const int64_t rank = rank_of(graph, args, "self", x);
   std::vector<int64_t> dims = args.ints("dims");
-  for (int64_t& dim : dims) dim = normalized(dim, rank);
-  return {transpose(graph, x, dims)};
+  for (int64_t& dim : dims) dim = wrap_dim(dim, rank);
+  return {emit_transpose(graph, x, dims)};
 }
 
 Values transposed(GraphBuilder& graph, NodeArgs& args) {
@@ -102,23 +102,23 @@ Values transposed(GraphBuilder& graph, NodeArgs& args) {
   int64_t first = 0;
   int64_t second = 1;
   if (args.has("axis0")) {
-    first = normalized(args.integer("axis0"), rank);
-    second = normalized(args.integer("axis1"), rank);
+    first = wrap_dim(args.integer("axis0"), rank);
+    second = wrap_dim(args.integer("axis1"), rank);
   } else if (args.has("dim0")) {
-    first = normalized(args.integer("dim0"), rank);
-    second = normalized(args.integer("dim1"), rank);
+    first = wrap_dim(args.integer("dim0"), rank);
+    second = wrap_dim(args.integer("dim1"), rank);
   }
   if (rank < 2 || first == second) return {x};
   std::vector<int64_t> dims(rank);
   std::iota(dims.begin(), dims.end(), 0);
   std::swap(dims[first], dims[second]);
-  return {transpose(graph, x, dims)};
+  return {emit_transpose(graph, x, dims)};
 }
 
 Values unsqueeze_dim(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
-  return {
-      unsqueeze(graph, x, {normalized(args.integer("dim"), rank_of(graph, args, "self", x) + 1)})};
+  return {emit_unsqueeze(graph, x,
+                         {wrap_dim(args.integer("dim"), rank_of(graph, args, "self", x) + 1)})};
 }
 
 Values squeeze_dims(GraphBuilder& graph, NodeArgs& args) {
@@ -128,7 +128,7 @@ Values squeeze_dims(GraphBuilder& graph, NodeArgs& args) {
   std::vector<int64_t> asked;
   if (args.has("dim")) {
     asked = args.ints("dim");
-    for (int64_t& dim : asked) dim = normalized(dim, rank);
+    for (int64_t& dim : asked) dim = wrap_dim(dim, rank);
   } else {
     asked.resize(rank);
     std::iota(asked.begin(), asked.end(), 0);
@@ -145,7 +145,7 @@ Values squeeze_dims(GraphBuilder& graph, NodeArgs& args) {
     if (dims[dim] == 1) axes.push_back(dim);
   }
   if (axes.empty()) return {x};
-  return {squeeze(graph, x, axes)};
+  return {emit_squeeze(graph, x, axes)};
 }
 
 // Where it gives its input as it is, shape_folding.cpp has dropped it.
@@ -172,16 +172,16 @@ Values cat(GraphBuilder& graph, NodeArgs& args) {
   const int64_t dim = args.integer("dim");
   if (parts.size() == 1) return parts;
   if (!output.ranked) args.unsupported("tensors", "", "are tensors whose rank is not known");
-  return {graph.op("Concat", parts, {{"axis", normalized(dim, output.rank())}})};
+  return {graph.op("Concat", parts, {{"axis", wrap_dim(dim, output.rank())}})};
 }
 
 Values stack(GraphBuilder& graph, NodeArgs& args) {
   const TensorType output = args.output_type();
   if (!output.ranked) args.unsupported("tensors", "", "are tensors whose rank is not known");
-  const int64_t dim = normalized(args.integer("dim"), output.rank());
+  const int64_t dim = wrap_dim(args.integer("dim"), output.rank());
   Values parts;
   for (const Value& part : args.tensors("tensors")) {
-    parts.push_back(unsqueeze(graph, graph.cast(part, output.dtype), {dim}));
+    parts.push_back(emit_unsqueeze(graph, graph.cast(part, output.dtype), {dim}));
   }
   if (parts.size() == 1) return parts;
   return {graph.op("Concat", parts, {{"axis", dim}})};
@@ -202,7 +202,7 @@ int64_t element(const GraphBuilder& graph, const Value& value) {
 Values slice_tensor(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
-  const int64_t dim = normalized(args.integer("dim"), static_cast<int64_t>(dims.size()));
+  const int64_t dim = wrap_dim(args.integer("dim"), static_cast<int64_t>(dims.size()));
   const Value start = args.is_none("start") ? graph.ints({0}) : one_element(graph, args, "start");
   const Value end = args.is_none("end") ? graph.ints({kEnd}) : one_element(graph, args, "end");
   const int64_t step = args.integer("step");
@@ -211,7 +211,7 @@ Values slice_tensor(GraphBuilder& graph, NodeArgs& args) {
       graph.constant_data(end) != nullptr &&
       (element(graph, end) == kEnd || (dims[dim] >= 0 && element(graph, end) >= dims[dim]));
   if (from_first && to_last && step == 1) return {x};
-  return {slice(graph, x, dim, start, end, step)};
+  return {emit_slice(graph, x, dim, start, end, step)};
 }
 
 Values expand(GraphBuilder& graph, NodeArgs& args) {
@@ -241,7 +241,7 @@ Values expand(GraphBuilder& graph, NodeArgs& args) {
 // chunk, split, split_with_sizes: the recorded outputs have the sizes.
 Values split_recorded(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
-  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
+  const int64_t dim = wrap_dim(args.integer("dim"), rank_of(graph, args, "self", x));
   for (const char* name : {"chunks", "split_size", "split_sizes"}) {
     if (args.has(name)) args.ignore(name, "the recorded types of the outputs have the sizes");
   }
@@ -254,12 +254,12 @@ Values split_recorded(GraphBuilder& graph, NodeArgs& args) {
     }
     sizes.push_back(type.dims[dim]);
   }
-  return split(graph, x, dim, sizes);
+  return emit_split(graph, x, dim, sizes);
 }
 
 Values unbind(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
-  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
+  const int64_t dim = wrap_dim(args.integer("dim"), rank_of(graph, args, "self", x));
   Values parts;
   for (size_t i = 0; i < args.outputs(); ++i) {
     parts.push_back(graph.op("Gather", {x, graph.scalar(DType::kInt64, static_cast<double>(i))},
@@ -293,7 +293,7 @@ Values padded(GraphBuilder& graph, NodeArgs& args, const Value& x,
   if (crops && mode != "constant")
     args.unsupported(pads, list_text(onnx), "negative padding with mode " + mode);
   if (std::all_of(onnx.begin(), onnx.end(), [](int64_t p) { return p == 0; })) return {x};
-  return {pad(graph, x, onnx, mode, value)};
+  return {emit_pad(graph, x, onnx, mode, value)};
 }
 
 Values pad_mode(GraphBuilder& graph, NodeArgs& args) {

@@ -13,7 +13,7 @@ Values size(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const Value shape = graph.op("Shape", {x});
   if (!args.has("dim")) return {shape};
-  const int64_t dim = normalized(args.integer("dim"), rank_of(graph, args, "self", x));
+  const int64_t dim = wrap_dim(args.integer("dim"), rank_of(graph, args, "self", x));
   return {graph.op("Gather", {shape, graph.scalar(DType::kInt64, static_cast<double>(dim))},
                    {{"axis", int64_t{0}}})};
 }
@@ -21,7 +21,7 @@ Values size(GraphBuilder& graph, NodeArgs& args) {
 Values list_item(GraphBuilder& graph, NodeArgs& args) {
   if (args.output_type().dtype != DType::kUndefined) {  // Tensor[]
     const Values elements = args.tensors("list");
-    const int64_t index = normalized(args.integer("idx"), static_cast<int64_t>(elements.size()));
+    const int64_t index = wrap_dim(args.integer("idx"), static_cast<int64_t>(elements.size()));
     if (index < 0 || index >= static_cast<int64_t>(elements.size())) {
       args.unsupported("idx", std::to_string(args.integer("idx")),
                        "the list has " + std::to_string(elements.size()) + " known elements");

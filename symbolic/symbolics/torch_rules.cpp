@@ -41,11 +41,11 @@ std::vector<int64_t> dims_of(const GraphBuilder& graph, const NodeArgs& args, st
   return std::move(type.dims);
 }
 
-int64_t normalized(int64_t dim, int64_t rank) {
+int64_t wrap_dim(int64_t dim, int64_t rank) {
   return dim < 0 ? dim + std::max<int64_t>(rank, 1) : dim;
 }
 
-DType promote(DType a, DType b) {
+DType promote_types(DType a, DType b) {
   if (a == b) return a;
   if (category(a) != category(b)) return category(a) > category(b) ? a : b;
   const DType larger = dtype_bits(a) >= dtype_bits(b) ? a : b;
@@ -75,7 +75,7 @@ DType result_type(const GraphBuilder& graph, const Value& a, const Value& b) {
     const DType zero = x_zero ? x.dtype : y.dtype;
     return category(zero) > category(dimensioned) ? zero : dimensioned;
   }
-  return promote(x.dtype, y.dtype);
+  return promote_types(x.dtype, y.dtype);
 }
 
 DType result_type(DType tensor, bool scalar_is_integer) {

@@ -19,13 +19,13 @@ int64_t rank_of(const GraphBuilder& graph, const NodeArgs& args, std::string_vie
 std::vector<int64_t> dims_of(const GraphBuilder& graph, const NodeArgs& args, std::string_view name,
                              const Value& x);
 /// dim in [0, rank); a 0-d tensor counts as rank 1, as in torch.
-int64_t normalized(int64_t dim, int64_t rank);
+int64_t wrap_dim(int64_t dim, int64_t rank);
 
 /// Notes the dimensions of a value between ops, where ONNX's schema alone does not tell them.
 void set_dims(GraphBuilder& graph, const Value& value, std::vector<int64_t> dims);
 
 /// torch's promotion of two element types of equal standing.
-DType promote(DType a, DType b);
+DType promote_types(DType a, DType b);
 /// torch's result_type of two tensors: a 0-d tensor only counts where its category (bool < integer
 /// < floating) is higher.
 DType result_type(const GraphBuilder& graph, const Value& a, const Value& b);

@@ -34,7 +34,7 @@ constexpr Explanation kExplanations[] = {
     {"session.qdq_matmulnbits_accuracy_level", "0", "ONNX Runtime's approximate MatMulNBits"},
 };
 
-std::string number(double value) {
+std::string number_text(double value) {
   std::ostringstream text;
   text.precision(3);
   text << value;
@@ -157,7 +157,7 @@ void Verifier::unoptimized_run(const std::string& run) {
       const double distance = rounding_distance(bias, named);
       if (distance > kHalfCode) {
         findings.add(bias.value, run + ": bias '" + bias.value + "': a code is " +
-                                     number(distance) +
+                                     number_text(distance) +
                                      " steps from the float bias in the metadata, expected at "
                                      "most 0.5");
       }
@@ -214,7 +214,7 @@ void Verifier::compare_with_torch(const NamedTensors& named, const NamedTensors*
     if (cause) {
       if (record_ && findings.failures.empty()) {  // else there is a better reason
         warn(run + ": output '" + name + "': relative difference " +
-             number(difference.max_relative) + ": " + *cause);
+             number_text(difference.max_relative) + ": " + *cause);
       }
       continue;
     }
@@ -223,17 +223,17 @@ void Verifier::compare_with_torch(const NamedTensors& named, const NamedTensors*
       continue;
     }
     findings.add(name, run + ": output '" + name + "': relative difference " +
-                           number(difference.max_relative) + ", expected at most " +
-                           number(options_.tolerance));
+                           number_text(difference.max_relative) + ", expected at most " +
+                           number_text(options_.tolerance));
   }
 }
 
 /// The difference is what codes at rounding ties explain: the cause in words.
 std::optional<std::string> Verifier::ties(const OutputComparison& comparison) {
   if (!moves_codes_ || !within_movement(comparison)) return {};
-  return "codes at rounding ties; |a-b|/|a| is " + number(comparison.rms_relative) + ", and " +
-         number(movement_[comparison.difference.output]) +
-         " where the quantisers' inputs move by " + number(kRoundingNoise) + " of their range";
+  return "codes at rounding ties; |a-b|/|a| is " + number_text(comparison.rms_relative) + ", and " +
+         number_text(movement_[comparison.difference.output]) +
+         " where the quantisers' inputs move by " + number_text(kRoundingNoise) + " of their range";
 }
 
 /// With its int32 biases as the floats that they were (within half a code each: unoptimized_run
@@ -262,7 +262,7 @@ std::optional<std::string> Verifier::float_biases(size_t i, const NamedTensors& 
   return std::to_string(biases) + (biases == 1 ? " float bias is" : " float biases are") +
          " int32 in the file, which moves " + std::to_string(total.differing) + " of " +
          std::to_string(total.codes) + " codes; with float biases the difference is " +
-         number(relative);
+         number_text(relative);
 }
 
 bool Verifier::within_movement(const OutputComparison& comparison) {
@@ -334,10 +334,11 @@ void Verifier::compare_local(const NamedTensors& optimized, const std::string& r
     // An output that is a quantiser's codes has been judged; other integers may follow one.
     if (!result.mismatch.empty() || code_types_.count(name) != 0) continue;
     if (!(relative <= options_.tolerance)) {
-      findings.add(name, run + ": output '" + name + "': relative difference " + number(relative) +
+      findings.add(name, run + ": output '" + name + "': relative difference " +
+                             number_text(relative) +
                              " from that without optimisations on the same codes, expected at "
                              "most " +
-                             number(options_.tolerance));
+                             number_text(options_.tolerance));
     }
   }
 }

@@ -20,10 +20,10 @@ namespace {
 const std::vector<Symbolic> kOwnRows = all_symbolics();
 
 TEST(TorchRules, PromotionIsTorchs) {
-  EXPECT_EQ(promote(DType::kUInt8, DType::kInt8), DType::kInt16);
-  EXPECT_EQ(promote(DType::kInt64, DType::kFloat16), DType::kFloat16);
-  EXPECT_EQ(promote(DType::kBFloat16, DType::kFloat16), DType::kFloat32);
-  EXPECT_EQ(promote(DType::kBool, DType::kUInt8), DType::kUInt8);
+  EXPECT_EQ(promote_types(DType::kUInt8, DType::kInt8), DType::kInt16);
+  EXPECT_EQ(promote_types(DType::kInt64, DType::kFloat16), DType::kFloat16);
+  EXPECT_EQ(promote_types(DType::kBFloat16, DType::kFloat16), DType::kFloat32);
+  EXPECT_EQ(promote_types(DType::kBool, DType::kUInt8), DType::kUInt8);
   EXPECT_EQ(result_type(DType::kInt32, false), DType::kFloat32);
   EXPECT_EQ(result_type(DType::kFloat16, false), DType::kFloat16);
   EXPECT_EQ(result_type(DType::kBool, true), DType::kInt64);
