@@ -19,7 +19,10 @@ void settle_lowered(Program& program) {
   std::vector<std::string> folded;
   for (int round = 0; round < kMostRounds; ++round) {
     folded = recorder.fold();
-    if (folded.empty()) return recorder.finish();
+    if (folded.empty()) {
+      check_lowered(program);
+      return recorder.finish();
+    }
     lower(program);
     recorder.refresh();
   }

@@ -60,14 +60,8 @@ bool lower_once(Program& program) {
     changed |= expand_repeated_lists(graph->block());
     changed |= torch::jit::RemoveListMutation(graph);
     changed |= resolve_appends(graph->block());
-    // A write to a weight is state, not a value: refused below, never made functional.
-    const std::unordered_set<const Node*> state = writes_to_constants(graph);
-    const size_t newest = newest_value(*graph);
-    changed |=
-        torch::jit::RemoveTensorMutation(graph, [&](Node* node) { return state.count(node) == 0; });
-    changed |= functionalize_inputs(graph);
-    keep_self_types(*graph, newest);
-    changed |= functionalize_view_writes(graph);
+    changed |= decide_aliases(program);
+    changed |= functionalize_writes(graph);
   }
   changed |= torch::jit::PeepholeOptimizeListIdioms(graph, /*refine_list_len=*/true);
   // Without its shape peepholes: those believe the sizes on the values, which a trace has baked.
@@ -207,5 +201,7 @@ void lower(Program& program) {
   torch::jit::EliminateDeadCode(program.graph);
   name_outputs(program);
 }
+
+void check_lowered(const Program& program) { refuse_writes(program.graph); }
 
 }  // namespace qcdq

@@ -10,5 +10,7 @@ namespace qcdq {
 /// May be called again after record/ has folded what the shapes decide. Throws UnsupportedOp, or
 /// std::runtime_error where the passes do not come to an end.
 void lower(Program& program);
+/// After the last round: throws UnsupportedOp for the writes that are still there.
+void check_lowered(const Program& program);
 
 }  // namespace qcdq
