@@ -80,7 +80,8 @@ void AliasWalk::make_fresh(JitValue* value) {
   if (base == nullptr) base = &all_bases_.emplace_back(Base{value});
   base->frozen = applies() && plan_->blocked.count(value) != 0;
   bind_new(value)->alias = new_alias(base, nullptr, {}, value);
-  if (applies() && !base->frozen && plan_->written.count(value) != 0) fill_empty(*find(value)->alias);
+  if (applies() && !base->frozen && plan_->written.count(value) != 0)
+    fill_empty(*find(value)->alias);
 }
 
 void AliasWalk::make_shared(const JitValue* value, const std::map<Base*, size_t>& shares) {

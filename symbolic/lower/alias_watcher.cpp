@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <iterator>
 #include <string_view>
+#include <unordered_set>
 
 #include "symbolic/lower/aliases.h"
 #include "symbolic/program/run_node.h"
@@ -61,18 +62,22 @@ void for_each_tensor(const c10::IValue& value, const F& visit) {
 /// Each element depends on elements in its own place alone, so that an operand may be the tensor
 /// that is written to.
 bool is_pointwise(const Node& node) {
-  const std::string_view name = node.kind().toUnqualString();
-  return !name.starts_with("index") && !name.starts_with("scatter") && !name.starts_with("put") &&
-         !name.starts_with("addmm") && !name.starts_with("addmv") && !name.starts_with("addbmm") &&
-         !name.starts_with("addr") && !name.starts_with("baddbmm") &&
-         !name.starts_with("masked_scatter");
+  static const std::unordered_set<std::string_view> all = {
+      "add",   "sub",         "mul",         "div",     "pow",        "copy",        "clamp",
+      "clip",  "clamp_min",   "clamp_max",   "maximum", "minimum",    "masked_fill", "where",
+      "fmod",  "remainder",   "lerp",        "addcmul", "addcdiv",    "atan2",       "eq",
+      "ne",    "lt",          "gt",          "le",      "ge",         "logical_and", "logical_or",
+      "xlogy", "logical_xor", "bitwise_and", "fill",    "true_divide"};
+  std::string_view name = node.kind().toUnqualString();
+  if (name.ends_with('_')) name.remove_suffix(1);
+  return all.count(name) != 0;
 }
 
 }  // namespace
 
 void AliasWatcher::before(const Node& node, const Stack& inputs) {
-  const std::vector<size_t> written = asked_.count(&node) ? written_inputs(node)
-                                                          : std::vector<size_t>();
+  const std::vector<size_t> written =
+      asked_.count(&node) ? written_inputs(node) : std::vector<size_t>();
   for (size_t place : written) {
     if (!inputs[place].isTensor()) continue;
     const at::Tensor& target = inputs[place].toTensor();
@@ -80,9 +85,8 @@ void AliasWatcher::before(const Node& node, const Stack& inputs) {
     check_target(node, target);
     for (size_t i = 0; i < inputs.size(); ++i) {
       if (i == place) continue;
-      for_each_tensor(inputs[i], [&](const at::Tensor& operand) {
-        check_operand(node, target, operand);
-      });
+      for_each_tensor(inputs[i],
+                      [&](const at::Tensor& operand) { check_operand(node, target, operand); });
     }
   }
 }
@@ -103,8 +107,7 @@ void AliasWatcher::after(const Node& node, const Stack& inputs, Stack& outputs) 
   const at::Tensor& output = outputs[0].toTensor();
   bool shared = false;
   for (const c10::IValue& input : inputs) {
-    for_each_tensor(input,
-                    [&](const at::Tensor& tensor) { shared |= output.is_alias_of(tensor); });
+    for_each_tensor(input, [&](const at::Tensor& tensor) { shared |= output.is_alias_of(tensor); });
   }
   (shared ? seen.shared : seen.copied) = true;
   if (!inputs[0].isTensor()) return;
@@ -133,7 +136,6 @@ void AliasWatcher::refuse(const Node& node, const char* reason, const char* hint
       {.op = op_name(node), .reason = reason, .hint = hint, .where = node_location(node)});
 }
 
-
 void AliasWatcher::check_target(const Node& node, const at::Tensor& target) {
   const std::vector<int64_t> places = places_of(target);
   if (std::adjacent_find(places.begin(), places.end()) == places.end()) return;
@@ -141,7 +143,8 @@ void AliasWatcher::check_target(const Node& node, const at::Tensor& target) {
          "clone() it first");
 }
 
-void AliasWatcher::check_operand(const Node& node, const at::Tensor& target, const at::Tensor& operand) {
+void AliasWatcher::check_operand(const Node& node, const at::Tensor& target,
+                                 const at::Tensor& operand) {
   if (!overlaps(target, operand)) return;
   if (same_elements(target, operand) && is_pointwise(node)) return;
   refuse(node, "reads memory that it writes to, in an order that torch leaves open",

@@ -71,15 +71,29 @@ const std::unordered_map<std::string_view, View>& views() {
 
 /// Ops that may return their input, or a view of it, though their schema says nothing of it.
 bool hides_sharing(const Node& node) {
-  static const std::unordered_set<std::string_view> all = {
-      "aten::_unsafe_view",     "aten::alpha_dropout", "aten::atleast_1d",
-      "aten::atleast_2d",       "aten::atleast_3d",    "aten::broadcast_tensors",
-      "aten::cartesian_prod",   "aten::chain_matmul",  "aten::dequantize",
-      "aten::dropout",          "aten::einsum",        "aten::feature_alpha_dropout",
-      "aten::feature_dropout",  "aten::meshgrid",      "aten::pixel_shuffle",
-      "aten::pixel_unshuffle",  "aten::sum_to_size",   "aten::type_as",
-      "aten::unsafe_chunk",     "aten::unsafe_split",  "aten::unsafe_split_with_sizes",
-      "aten::channel_shuffle",  "aten::native_channel_shuffle"};
+  static const std::unordered_set<std::string_view> all = {"aten::_unsafe_view",
+                                                           "aten::alpha_dropout",
+                                                           "aten::atleast_1d",
+                                                           "aten::atleast_2d",
+                                                           "aten::atleast_3d",
+                                                           "aten::broadcast_tensors",
+                                                           "aten::cartesian_prod",
+                                                           "aten::chain_matmul",
+                                                           "aten::dequantize",
+                                                           "aten::dropout",
+                                                           "aten::einsum",
+                                                           "aten::feature_alpha_dropout",
+                                                           "aten::feature_dropout",
+                                                           "aten::meshgrid",
+                                                           "aten::pixel_shuffle",
+                                                           "aten::pixel_unshuffle",
+                                                           "aten::sum_to_size",
+                                                           "aten::type_as",
+                                                           "aten::unsafe_chunk",
+                                                           "aten::unsafe_split",
+                                                           "aten::unsafe_split_with_sizes",
+                                                           "aten::channel_shuffle",
+                                                           "aten::native_channel_shuffle"};
   return all.count(node.kind().toQualString()) != 0;
 }
 
@@ -107,7 +121,8 @@ View view_of(const Node& node) {
   const View view = found->second;
   const auto inputs = node.inputs();
   if (view == View::kElement) {
-    const bool list = !inputs.empty() && inputs[0]->type()->isSubtypeOf(*c10::ListType::ofTensors());
+    const bool list =
+        !inputs.empty() && inputs[0]->type()->isSubtypeOf(*c10::ListType::ofTensors());
     if (!list || node.kind() == prim::ListUnpack) return list ? view : View::kNone;
     const auto index = torch::jit::toIValue(inputs[1]);
     return index && index->isInt() && index->toInt() >= 0 ? view : View::kNone;
@@ -126,9 +141,9 @@ View view_of(const Node& node) {
 }
 
 bool may_copy(const Node& node) {
-  static constexpr std::array<std::string_view, 6> kOps = {
-      "aten::contiguous", "aten::flatten", "aten::ravel",
-      "aten::reshape",    "aten::to",      "aten::reshape_as"};
+  static constexpr std::array<std::string_view, 6> kOps = {"aten::contiguous", "aten::flatten",
+                                                           "aten::ravel",      "aten::reshape",
+                                                           "aten::to",         "aten::reshape_as"};
   if (node.outputs().size() != 1 || !is_tensor(node.output())) return false;
   if (node.kind() == torch::jit::Symbol::fromQualString("aten::_unsafe_view")) return false;
   return hides_sharing(node) ||

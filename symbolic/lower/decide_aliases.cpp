@@ -37,9 +37,9 @@ void for_each_node(Block* block, const std::function<void(Node*)>& visit) {
 }
 
 /// Values that may share memory, by their ops' schemas alone: more than do, and fast to tell.
-class Sharing {
+class SharedMemory {
  public:
-  explicit Sharing(Block* block) { join_block(block); }
+  explicit SharedMemory(Block* block) { join_block(block); }
   bool same(const JitValue* a, const JitValue* b) { return root(a) == root(b); }
   const JitValue* root(const JitValue* value) {
     const JitValue* at = value;
@@ -98,7 +98,7 @@ bool is_only_copied(const JitValue* value) {
 
 class Decider {
  public:
-  explicit Decider(Program& program) : program_(program), sharing_(program.graph->block()) {}
+  explicit Decider(Program& program) : program_(program), memory_(program.graph->block()) {}
 
   bool run() {
     find_questions();
@@ -124,12 +124,12 @@ class Decider {
     std::unordered_set<const JitValue*> written;
     std::unordered_set<const JitValue*> indexed;
     for_each_node(program_.graph->block(), [&](Node* node) {
-      for (size_t place : written_inputs(*node)) written.insert(sharing_.root(node->input(place)));
-      if (view_of(*node) == View::kIndexed) indexed.insert(sharing_.root(node->output()));
+      for (size_t place : written_inputs(*node)) written.insert(memory_.root(node->input(place)));
+      if (view_of(*node) == View::kIndexed) indexed.insert(memory_.root(node->output()));
     });
     for_each_node(program_.graph->block(), [&](Node* node) {
       if (node->outputs().empty()) return;
-      const JitValue* family = sharing_.root(node->output(0));
+      const JitValue* family = memory_.root(node->output(0));
       if (node->kind() == prim::Constant && written.count(family) != 0) constants_.insert(node);
       const bool asks =
           (may_copy(*node) && written.count(family) != 0 && !is_only_copied(node->output())) ||
@@ -144,10 +144,10 @@ class Decider {
     for (size_t place : written_inputs(*node)) {
       const JitValue* target = node->input(place);
       if (!is_tensor(target)) continue;
-      if (place > 0 || indexed.count(sharing_.root(target)) != 0) return true;
+      if (place > 0 || indexed.count(memory_.root(target)) != 0) return true;
       for (size_t i = 0; i < node->inputs().size(); ++i) {
         const JitValue* input = node->input(i);
-        if (i != place && may_hold_tensors(input->type()) && sharing_.same(input, target)) {
+        if (i != place && may_hold_tensors(input->type()) && memory_.same(input, target)) {
           return true;
         }
       }
@@ -163,7 +163,7 @@ class Decider {
         inputs.push_back(example.isTensor() ? c10::IValue(example.toTensor().clone()) : example);
       }
       std::optional<RunFailure> failure;
-      interpret(*program_.graph, inputs, failure, &watcher);
+      interpret(*program_.graph, inputs, failure, watcher);
       // Where the second size fails, the recorder says why.
       if (!failure || i > 0) continue;
       watcher.throw_refusals();
@@ -178,7 +178,8 @@ class Decider {
   bool settle(Node* node, const Seen& seen) {
     if (!written_inputs(*node).empty()) return seen.resized && replace_resized(node);
     if (node->kind() == torch::jit::aten::as_strided) {
-      return seen.identity && replace(node, NodeMaker(node, node).op("aten::alias", {node->input(0)}));
+      return seen.identity &&
+             replace(node, NodeMaker(node, node).op("aten::alias", {node->input(0)}));
     }
     if (seen.copied) {
       const NodeMaker make(node->next(), node);
@@ -251,7 +252,7 @@ class Decider {
   }
 
   Program& program_;
-  Sharing sharing_;
+  SharedMemory memory_;
   std::vector<Node*> order_;
   std::unordered_set<const Node*> asked_;
   std::unordered_set<const Node*> constants_;

@@ -97,6 +97,7 @@ void AliasWalk::write(Node* node) {
     if (changes_own_shape(*node)) return change_shape(node, *object);
     if (writes_nothing(*node)) {
       bind(node->output(), object);
+      found_.written.insert(object->alias->base->origin);
       if (applies() && !object->alias->base->frozen) {
         node->output()->replaceAllUsesWith(node->input(0));
         dead_.push_back(node);

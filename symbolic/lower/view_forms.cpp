@@ -117,8 +117,8 @@ std::vector<JitValue*> slice_bounds(const NodeMaker& make, const Node& view) {
   const int64_t start = torch::jit::toIValue(view.input(2))->toInt();
   const int64_t end = start + torch::jit::toIValue(view.input(3))->toInt();
   const bool to_last = start < 0 && end == 0;
-  return {view.input(2),
-          make.constant(to_last ? c10::IValue() : c10::IValue(end)), make.constant(1)};
+  return {view.input(2), make.constant(to_last ? c10::IValue() : c10::IValue(end)),
+          make.constant(1)};
 }
 
 /// The dimension of chunk, split and unbind: their last argument.
@@ -180,7 +180,8 @@ JitValue* put_back(const NodeMaker& make, const ViewStep& step, JitValue* source
     case View::kSelect:
       return make.op("aten::select_scatter", {source, part, view.input(1), view.input(2)});
     case View::kElement: {  // `source` is the list
-      Node* unpacked = view.owningGraph()->create(prim::ListUnpack, {source}, view.outputs().size());
+      Node* unpacked =
+          view.owningGraph()->create(prim::ListUnpack, {source}, view.outputs().size());
       std::vector<JitValue*> elements;
       for (JitValue* output : make.insert(unpacked)->outputs()) {
         output->setType(c10::TensorType::get());
@@ -201,9 +202,8 @@ JitValue* put_back(const NodeMaker& make, const ViewStep& step, JitValue* source
 JitValue* put_at_positions(const NodeMaker& make, JitValue* source, JitValue* part,
                            const std::function<JitValue*(JitValue*)>& take) {
   JitValue* places = flat(make, take(positions_of(make, source)));
-  JitValue* changed =
-      make.op("aten::index_put", {flat(make, source), one_index(make, places), flat(make, part),
-                                  make.constant(false)});
+  JitValue* changed = make.op("aten::index_put", {flat(make, source), one_index(make, places),
+                                                  flat(make, part), make.constant(false)});
   return make.op("aten::reshape_as", {changed, source});
 }
 

@@ -195,14 +195,24 @@ class Interpreter {
   std::unordered_map<const Node*, std::vector<JitValue*>> releases_;
 };
 
-}  // namespace
-
-Run interpret(Graph& graph, const std::vector<c10::IValue>& inputs,
-              std::optional<RunFailure>& failure, NodeWatcher* watcher) {
+Run interpret_watched(Graph& graph, const std::vector<c10::IValue>& inputs,
+                      std::optional<RunFailure>& failure, NodeWatcher* watcher) {
   const c10::InferenceMode no_autograd;
   Run run;
   failure = Interpreter(run, watcher)(graph, inputs);
   return run;
+}
+
+}  // namespace
+
+Run interpret(Graph& graph, const std::vector<c10::IValue>& inputs,
+              std::optional<RunFailure>& failure) {
+  return interpret_watched(graph, inputs, failure, nullptr);
+}
+
+Run interpret(Graph& graph, const std::vector<c10::IValue>& inputs,
+              std::optional<RunFailure>& failure, NodeWatcher& watcher) {
+  return interpret_watched(graph, inputs, failure, &watcher);
 }
 
 }  // namespace qcdq

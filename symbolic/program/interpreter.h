@@ -51,6 +51,9 @@ class NodeWatcher {
 /// Runs `graph` on `inputs`; values are freed after their last use. Where a node throws, `failure`
 /// names it and holds its message, and the run holds what was seen until then.
 Run interpret(torch::jit::Graph& graph, const std::vector<c10::IValue>& inputs,
-              std::optional<RunFailure>& failure, NodeWatcher* watcher = nullptr);
+              std::optional<RunFailure>& failure);
+/// The same, watched.
+Run interpret(torch::jit::Graph& graph, const std::vector<c10::IValue>& inputs,
+              std::optional<RunFailure>& failure, NodeWatcher& watcher);
 
 }  // namespace qcdq
