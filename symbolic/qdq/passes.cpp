@@ -1,4 +1,4 @@
-// run_qdq_passes (file/file.h): the order of the pass families in qdq/*.cpp, between convert and
+// run_qdq_passes (qdq/passes.h): the order of the pass families in qdq/*.cpp, between convert and
 // check.
 #include <set>
 
