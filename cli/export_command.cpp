@@ -8,6 +8,7 @@
 #include <iostream>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "cli/commands.h"
@@ -32,6 +33,7 @@ struct ExportArguments : ModelOptions {
   std::string weight_storage = "int8";
   std::string external_data = "auto";
   std::string method = "forward";
+  std::optional<std::string> dump;
   bool cast_f64 = false;
   bool verify = false;
 };
@@ -113,6 +115,8 @@ ExportOptions export_options(const ExportArguments& arguments) {
   options.method = arguments.method;
   options.output_names = arguments.outputs;
   options.cast_f64 = arguments.cast_f64;
+  if (arguments.dump && arguments.dump->empty()) throw UsageError("--dump: expected a folder");
+  options.dump = arguments.dump.value_or("");
   for (const std::string& text : arguments.dynamic) {
     AxisSpec spec = parse_dynamic_axis(text);
     options.dynamic_axes.push_back({spec.input, spec.axis, spec.symbol});
@@ -277,6 +281,11 @@ void add_export_command(CLI::App& app, Run& run) {
       ->type_name("NAME")
       ->capture_default_str();
   command->add_flag("--cast-f64", arguments->cast_f64, "Quantise f64 tensors through f32");
+  command
+      ->add_option("--dump", arguments->dump,
+                   "A folder for the graph as text after each pass, and a table of contents; files "
+                   "of an earlier dump in it are replaced")
+      ->type_name("DIR");
   command->add_flag("--verify", arguments->verify,
                     "Then run the model in torch and in ONNX Runtime and compare");
   add_run_options(*command, *arguments);

@@ -204,7 +204,7 @@ export_file(const std::string& model, const c10::IValue& inputs, const std::stri
             std::vector<std::string> input_names, std::vector<std::string> output_names,
             const std::vector<std::string>& dynamic_inputs,
             const std::vector<int64_t>& dynamic_dims,
-            const std::vector<std::string>& dynamic_symbols, bool cast_f64) {
+            const std::vector<std::string>& dynamic_symbols, bool cast_f64, std::string dump) {
   using enum ExternalData;
   ExportOptions options;
   options.opset = opset;
@@ -224,6 +224,7 @@ export_file(const std::string& model, const c10::IValue& inputs, const std::stri
   options.output_names = std::move(output_names);
   options.dynamic_axes = dynamic_axes(dynamic_inputs, dynamic_dims, dynamic_symbols);
   options.cast_f64 = cast_f64;
+  options.dump = std::move(dump);
   std::vector<c10::IValue> values;
   if (inputs.isTuple()) {
     values = inputs.toTupleRef().elements().vec();
@@ -273,7 +274,7 @@ TORCH_LIBRARY(qcdq_onnx, m) {
       "export_file(str model, Any inputs, str path, int opset, str activation_storage, "
       "str weights, str weight_storage, str external_data, str[] input_names, "
       "str[] output_names, str[] dynamic_inputs, int[] dynamic_axes, str[] dynamic_symbols, "
-      "bool cast_f64) -> (int[] numbers, Dict(str, int) nodes, str[] notes, "
+      "bool cast_f64, str dump) -> (int[] numbers, Dict(str, int) nodes, str[] notes, "
       "Dict(str, float) phases)",
       &qcdq::export_file);
 }
