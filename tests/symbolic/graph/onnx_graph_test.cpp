@@ -243,7 +243,7 @@ TEST(UnsupportedOp, MessageIsOneReadableLine) {
                "aten::avg_pool2d: argument 'divisor_override' = 3: ONNX has no divisor (opset 21); "
                "divide afterwards "
                "[at layer1.pool, net.py:7]");
-  const UnsupportedOp bare({.op = "aten::foo", .reason = "unknown"});
+  const UnsupportedOp bare(UnsupportedOp::Details{.op = "aten::foo", .reason = "unknown"});
   EXPECT_STREQ(bare.what(), "aten::foo: unknown");
 }
 

@@ -105,7 +105,7 @@ TEST(Bodies, AWeightsQuantizerAndItsViewAreKeptForThem) {
   run(net, {"y"});
   const auto used = constant_values(net.graph, GraphIndex(net.graph), used_in_body(net));
   ASSERT_TRUE(used.has_value());
-  EXPECT_EQ(*used, (Numbers{0, 1.5, 0.5, -1, -1.5, 1}));
+  EXPECT_EQ(*used, (Numbers{0, 1.5, 1, -1, -1.5, 1.5}));
 }
 
 TEST(Bodies, ScalesOfAUsedWeightStay) {
