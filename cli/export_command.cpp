@@ -2,7 +2,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <iostream>
@@ -19,22 +18,26 @@
 #include "qcdq/export.h"
 #include "qcdq/verify.h"
 
+namespace qcdq {
+namespace cli {
+enum class Format { kQcdq, kQop, kQonnx };
+}  // namespace cli
+template <>
+struct OptionWords<cli::Format> {
+  static constexpr OptionWord<cli::Format> kWords[] = {
+      {cli::Format::kQcdq, "qcdq"}, {cli::Format::kQop, "qop"}, {cli::Format::kQonnx, "qonnx"}};
+};
+}  // namespace qcdq
+
 namespace qcdq::cli {
 namespace {
 
 struct ExportArguments : ModelOptions {
   std::string out;
-  std::vector<std::string> outputs;
-  std::vector<std::string> dynamic;
-  int64_t opset = 21;
-  std::string format = "qcdq";
-  std::string activation_storage = "auto";
-  std::string weights = "int";
-  std::string weight_storage = "int8";
-  std::string external_data = "auto";
-  std::string method = "forward";
+  std::vector<std::string> dynamic;  // as they were typed
+  Format format = Format::kQcdq;
+  ExportOptions options;
   std::optional<std::string> dump;
-  bool cast_f64 = false;
   bool verify = false;
 };
 
@@ -85,44 +88,18 @@ class Progress {
   std::thread thread_;
 };
 
-/// The position of `value` in `words`; UsageError where it is none of them.
-template <size_t N>
-size_t one_of(const char* option, const std::string& value,
-              const std::array<const char*, N>& words) {
-  std::string list;
-  for (size_t i = 0; i < N; ++i) {
-    if (value == words[i]) return i;
-    list += std::string(i > 0 ? ", " : "") + words[i];
-  }
-  throw UsageError(std::string(option) + " " + value + ": expected one of " + list);
-}
-
 ExportOptions export_options(const ExportArguments& arguments) {
-  ExportOptions options;
-  if (arguments.opset < 10 || arguments.opset > 26) {
-    throw UsageError("--opset " + std::to_string(arguments.opset) + ": expected 10 to 26");
-  }
-  options.opset = arguments.opset;
-  options.activation_storage =
-      static_cast<ActivationStorage>(one_of("--activation-storage", arguments.activation_storage,
-                                            std::array{"auto", "signed", "unsigned"}));
-  options.weights =
-      static_cast<Weights>(one_of("--weights", arguments.weights, std::array{"int", "qdq"}));
-  options.weight_storage = static_cast<WeightStorage>(
-      one_of("--weight-storage", arguments.weight_storage, std::array{"int8", "uint8"}));
-  options.external_data = static_cast<ExternalData>(
-      one_of("--external-data", arguments.external_data, std::array{"auto", "always", "never"}));
-  options.method = arguments.method;
-  options.output_names = arguments.outputs;
-  options.cast_f64 = arguments.cast_f64;
+  ExportOptions options = arguments.options;
+  check_opset(options.opset);
   if (arguments.dump && arguments.dump->empty()) throw UsageError("--dump: expected a folder");
   options.dump = arguments.dump.value_or("");
   for (const std::string& text : arguments.dynamic) {
     AxisSpec spec = parse_dynamic_axis(text);
     options.dynamic_axes.push_back({spec.input, spec.axis, spec.symbol});
   }
-  if (one_of("--format", arguments.format, std::array{"qcdq", "qop", "qonnx"}) != 0) {
-    throw std::runtime_error("--format " + arguments.format + " is not built yet; use qcdq");
+  if (arguments.format != Format::kQcdq) {
+    throw std::runtime_error("--format " + std::string(option_word(arguments.format)) +
+                             " is not built yet; use qcdq");
   }
   return options;
 }
@@ -169,10 +146,10 @@ VerifyReport verify_export(const Model& model, const ExportArguments& arguments,
   options.ort = arguments.ort;
   const auto sets = verification_values(inputs, 1, 0, notes);
   if (model.program) return verify_onnx(*model.program, sets, arguments.out, options);
-  if (arguments.method == "forward") {
+  if (arguments.options.method == "forward") {
     return verify_onnx(*model.module, sets, arguments.out, options);
   }
-  torch::jit::Method method = model.module->get_method(arguments.method);
+  torch::jit::Method method = model.module->get_method(arguments.options.method);
   return verify_onnx([&method](const std::vector<c10::IValue>& values) { return method(values); },
                      sets, arguments.out, options);
 }
@@ -186,7 +163,7 @@ int export_model(const ExportArguments& arguments) {
   const auto started = std::chrono::steady_clock::now();
   progress.start("load");
   load_plugins(arguments.plugins);
-  const Model model = open_model(arguments.model, arguments.method);
+  const Model model = open_model(arguments.model, arguments.options.method);
   const std::chrono::duration<double> load_time = std::chrono::steady_clock::now() - started;
 
   std::vector<ModelInput> inputs;
@@ -198,7 +175,7 @@ int export_model(const ExportArguments& arguments) {
         specs.empty() ? std::vector<c10::IValue>() : make_values(inputs, Values::kExample, 0);
     report = export_onnx(*model.program, values, arguments.out, options);
   } else {
-    inputs = match_inputs(*model.module, arguments.method, specs);
+    inputs = match_inputs(*model.module, arguments.options.method, specs);
     mark_dynamic(inputs, options.dynamic_axes);
     report = export_onnx(*model.module, make_values(inputs, Values::kExample, 0), arguments.out,
                          options);
@@ -229,6 +206,36 @@ int export_model(const ExportArguments& arguments) {
   return code;
 }
 
+/// What decides the written graph: names, dynamic axes, opset and forms.
+void add_graph_options(CLI::App& command, ExportArguments& arguments) {
+  ExportOptions& options = arguments.options;
+  command.add_option("--output", options.output_names, "Names of the outputs")->type_name("NAME");
+  add_list_option(
+      command, "--dynamic", arguments.dynamic,
+      "A dynamic axis, checked at a second size: x:0=N; a .pt2's own axes get names by it",
+      "NAME:AXIS=SYMBOL ...");
+  command.add_option("--opset", options.opset, "ONNX opset, " + opset_range_text())
+      ->type_name("N")
+      ->capture_default_str();
+  add_word_option(command, "--format", arguments.format, "qcdq; qop and qonnx are not built yet",
+                  "NAME");
+  add_word_option(command, "--activation-storage", options.activation_storage,
+                  "Codes of activations: auto, signed or unsigned; auto is unsigned, which ONNX "
+                  "Runtime fuses");
+  add_word_option(command, "--weights", options.weights,
+                  "int: integer initializers; qdq: float ones with their Q and DQ nodes");
+  add_word_option(command, "--weight-storage", options.weight_storage,
+                  "int8, or uint8 with zero point 128 (exact on CPUs without VNNI)", "TYPE");
+  add_word_option(command, "--external-data", options.external_data,
+                  "Weights beside the file: auto (over 2 GB), always or never");
+  command
+      .add_option("--method", options.method,
+                  "The method to export; for a .pt2 with several programs, the program")
+      ->type_name("NAME")
+      ->capture_default_str();
+  command.add_flag("--cast-f64", options.cast_f64, "Quantise f64 tensors through f32");
+}
+
 }  // namespace
 
 void add_export_command(CLI::App& app, Run& run) {
@@ -243,44 +250,7 @@ void add_export_command(CLI::App& app, Run& run) {
       *command, *arguments,
       "An input's type and shape, see SPEC below; may be left out for inputs with defaults, "
       "and for a .pt2, which tells them");
-  command->add_option("--output", arguments->outputs, "Names of the outputs")->type_name("NAME");
-  add_list_option(
-      *command, "--dynamic", arguments->dynamic,
-      "A dynamic axis, checked at a second size: x:0=N; a .pt2's own axes get names by it",
-      "NAME:AXIS=SYMBOL ...");
-  command->add_option("--opset", arguments->opset, "ONNX opset, 10 to 26")
-      ->type_name("N")
-      ->capture_default_str();
-  command->add_option("--format", arguments->format, "qcdq; qop and qonnx are not built yet")
-      ->type_name("NAME")
-      ->capture_default_str();
-  command
-      ->add_option("--activation-storage", arguments->activation_storage,
-                   "Codes of activations: auto, signed or unsigned; auto is unsigned, which ONNX "
-                   "Runtime fuses")
-      ->type_name("KIND")
-      ->capture_default_str();
-  command
-      ->add_option("--weights", arguments->weights,
-                   "int: integer initializers; qdq: float ones with their Q and DQ nodes")
-      ->type_name("KIND")
-      ->capture_default_str();
-  command
-      ->add_option("--weight-storage", arguments->weight_storage,
-                   "int8, or uint8 with zero point 128 (exact on CPUs without VNNI)")
-      ->type_name("TYPE")
-      ->capture_default_str();
-  command
-      ->add_option("--external-data", arguments->external_data,
-                   "Weights beside the file: auto (over 2 GB), always or never")
-      ->type_name("KIND")
-      ->capture_default_str();
-  command
-      ->add_option("--method", arguments->method,
-                   "The method to export; for a .pt2 with several programs, the program")
-      ->type_name("NAME")
-      ->capture_default_str();
-  command->add_flag("--cast-f64", arguments->cast_f64, "Quantise f64 tensors through f32");
+  add_graph_options(*command, *arguments);
   command
       ->add_option("--dump", arguments->dump,
                    "A folder for the graph as text after each pass, and a table of contents; files "

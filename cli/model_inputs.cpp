@@ -6,49 +6,25 @@
 #include <torch/csrc/jit/api/module.h>
 
 #include <algorithm>
-#include <cctype>
 #include <set>
 
 #include "cli/commands.h"
+#include "qcdq/torch_types.h"
 
 namespace qcdq::cli {
 namespace {
 
-at::ScalarType scalar_type(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat16:
-      return at::kHalf;
-    case DType::kBFloat16:
-      return at::kBFloat16;
-    case DType::kFloat64:
-      return at::kDouble;
-    case DType::kInt8:
-      return at::kChar;
-    case DType::kUInt8:
-      return at::kByte;
-    case DType::kInt16:
-      return at::kShort;
-    case DType::kInt32:
-      return at::kInt;
-    case DType::kInt64:
-      return at::kLong;
-    case DType::kBool:
-      return at::kBool;
-    default:
-      return at::kFloat;
-  }
+/// Throws std::runtime_error, naming the input, where torch has no such element type.
+at::ScalarType scalar_type(DType dtype, const std::string& input) {
+  if (const auto found = scalar_type_of(dtype)) return *found;
+  throw std::runtime_error("input '" + input + "' is " + std::string(dtype_name(dtype)) +
+                           ", which torch has no type for");
 }
 
 std::string joined(const std::vector<std::string>& words) {
   std::string text;
   for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
   return text.empty() ? "none" : text;
-}
-
-/// "x.1" -> "x": names in Python have no dots, so what follows one is the trace's own suffix.
-std::string plain_name(const std::string& name) {
-  const size_t dot = name.find('.');
-  return dot == std::string::npos || dot == 0 ? name : name.substr(0, dot);
 }
 
 const c10::FunctionSchema& method_schema(const torch::jit::Module& module,
@@ -79,7 +55,7 @@ ModelInput from_spec(const InputSpec& spec, const c10::Argument& argument,
   ModelInput input;
   if (!spec.npy.empty()) {
     const NpyArray array = read_npy(spec.npy);
-    input.dtype = scalar_type(array.dtype);
+    input.dtype = scalar_type(array.dtype, spec.name);
     input.dims = array.dims;
     input.value = at::from_blob(
         array.bytes->data(), array.dims, [keep = array.bytes](void*) {}, input.dtype);
@@ -88,11 +64,11 @@ ModelInput from_spec(const InputSpec& spec, const c10::Argument& argument,
     input.range = spec.range;
     const auto told = told_dtype(argument);
     if (spec.dtype) {
-      input.dtype = scalar_type(*spec.dtype);
+      input.dtype = scalar_type(*spec.dtype, spec.name);
     } else if (told) {
       input.dtype = *told;
     } else if (in_file) {
-      input.dtype = scalar_type(in_file->type.dtype);
+      input.dtype = scalar_type(in_file->type.dtype, in_file->name);
     }
   }
   input.symbols.resize(input.dims.size());
@@ -117,7 +93,7 @@ ModelInput from_file(const NamedType& in_file) {
                      " is missing: the file does not tell the input's shape");
   }
   ModelInput input;
-  input.dtype = scalar_type(in_file.type.dtype);
+  input.dtype = scalar_type(in_file.type.dtype, in_file.name);
   for (size_t i = 0; i < in_file.type.dims.size(); ++i) {
     const bool dynamic = in_file.type.dims[i] < 0;
     const bool named = i < in_file.type.symbols.size() && !in_file.type.symbols[i].empty();
@@ -154,58 +130,55 @@ at::Tensor random_tensor(const ModelInput& input, const std::vector<int64_t>& di
   return at::randint(0, 2, dims, generator, at::kLong).to(input.dtype);
 }
 
+/// The spec of each argument but self, nullptr where there is none. A spec names it by its name, or
+/// as the schema does.
+std::vector<const InputSpec*> match_specs(const std::vector<InputSpec>& specs,
+                                          const std::vector<std::string>& names,
+                                          const std::vector<c10::Argument>& arguments) {
+  std::vector<const InputSpec*> found(names.size());
+  for (const InputSpec& spec : specs) {
+    size_t index =
+        static_cast<size_t>(std::find(names.begin(), names.end(), spec.name) - names.begin());
+    for (size_t i = 0; i < names.size() && index == names.size(); ++i) {
+      if (arguments[i + 1].name() == spec.name) index = i;
+    }
+    if (index == names.size()) {
+      throw UsageError("--input " + spec.name +
+                       ": the model has no such input, it has: " + joined(names));
+    }
+    if (found[index] != nullptr) throw UsageError("--input " + spec.name + " is given twice");
+    found[index] = &spec;
+  }
+  return found;
+}
+
 }  // namespace
 
 bool ModelInput::is_dynamic() const {
   return std::any_of(symbols.begin(), symbols.end(), [](const auto& s) { return !s.empty(); });
 }
 
-std::vector<std::string> argument_names(const torch::jit::Module& module,
-                                        const std::string& method) {
-  const auto& arguments = method_schema(module, method).arguments();
-  std::vector<std::string> names;
-  for (size_t i = 1; i < arguments.size(); ++i) names.push_back(plain_name(arguments[i].name()));
-  const std::set<std::string> distinct(names.begin(), names.end());
-  if (distinct.size() == names.size()) return names;
-  names.clear();
-  for (size_t i = 1; i < arguments.size(); ++i) names.push_back(arguments[i].name());
-  return names;
-}
-
 std::vector<ModelInput> match_inputs(const torch::jit::Module& module, const std::string& method,
                                      const std::vector<InputSpec>& specs,
                                      const std::vector<NamedType>* file_inputs) {
-  const std::vector<std::string> names = argument_names(module, method);
   const auto& arguments = method_schema(module, method).arguments();
-  std::map<std::string, const InputSpec*> by_name;
-  for (const InputSpec& spec : specs) {
-    const std::string name = std::find(names.begin(), names.end(), spec.name) == names.end()
-                                 ? plain_name(spec.name)
-                                 : spec.name;
-    if (std::find(names.begin(), names.end(), name) == names.end()) {
-      throw UsageError("--input " + spec.name +
-                       ": the model has no such input, it has: " + joined(names));
-    }
-    if (!by_name.emplace(name, &spec).second) {
-      throw UsageError("--input " + spec.name + " is given twice");
-    }
-  }
-
+  const std::vector<std::string> names = argument_names(module, method);
+  const std::vector<const InputSpec*> spec_of = match_specs(specs, names, arguments);
   std::vector<ModelInput> inputs;
   std::vector<std::string> missing;
   size_t given = 0;  // inputs up to the last one that is not a default
   for (size_t i = 0; i < names.size(); ++i) {
     const c10::Argument& argument = arguments[i + 1];
-    const auto spec = by_name.find(names[i]);
+    const InputSpec* spec = spec_of[i];
     const NamedType* in_file = find_file_input(file_inputs, names, i);
-    if ((spec != by_name.end() || !argument.default_value()) && !takes_tensor(argument)) {
+    if ((spec != nullptr || !argument.default_value()) && !takes_tensor(argument)) {
       throw std::runtime_error("input '" + names[i] + "' is of type " + argument.type()->str() +
                                ": only tensors can be inputs of an ONNX model" +
                                (argument.default_value() ? "; leave it out for its default" : ""));
     }
     ModelInput input;
-    if (spec != by_name.end()) {
-      input = from_spec(*spec->second, argument, in_file);
+    if (spec != nullptr) {
+      input = from_spec(*spec, argument, in_file);
     } else if (in_file && takes_tensor(argument)) {
       input = from_file(*in_file);
     } else if (argument.default_value()) {
@@ -215,6 +188,7 @@ std::vector<ModelInput> match_inputs(const torch::jit::Module& module, const std
       continue;
     }
     input.name = names[i];
+    input.argument = argument.name();
     inputs.push_back(std::move(input));
     if (inputs.back().is_tensor()) given = inputs.size();
   }
@@ -233,7 +207,7 @@ std::vector<ModelInput> match_inputs(const ExportedProgram& program,
   std::vector<std::string> names;
   for (const ExportedProgram::Input& known : program.inputs()) {
     ModelInput input;
-    input.name = known.name;
+    input.name = input.argument = known.name;
     input.dtype = known.example.scalar_type();
     input.dims = known.example.sizes().vec();
     input.symbols = known.symbols;
@@ -254,14 +228,14 @@ std::vector<ModelInput> match_inputs(const ExportedProgram& program,
     at::ScalarType dtype = input.dtype;
     if (!spec.npy.empty()) {
       const NpyArray array = read_npy(spec.npy);
-      dtype = scalar_type(array.dtype);
+      dtype = scalar_type(array.dtype, spec.name);
       input.dims = array.dims;
       input.value = at::from_blob(
           array.bytes->data(), array.dims, [keep = array.bytes](void*) {}, dtype);
     } else {
       input.dims = spec.dims;
       input.range = spec.range;
-      if (spec.dtype) dtype = scalar_type(*spec.dtype);
+      if (spec.dtype) dtype = scalar_type(*spec.dtype, spec.name);
     }
     if (dtype != input.dtype) {
       throw UsageError("--input " + spec.name + " is " + c10::toString(dtype) +
@@ -290,9 +264,8 @@ void mark_dynamic(std::vector<ModelInput>& inputs, std::vector<DynamicAxis>& axe
     for (ModelInput& candidate : inputs) {
       if (!candidate.is_tensor()) continue;
       names.push_back(candidate.name);
-      if (candidate.name == axis.input || candidate.name == plain_name(axis.input)) {
-        input = &candidate;
-      }
+      const bool by_schema = input == nullptr && candidate.argument == axis.input;
+      if (candidate.name == axis.input || by_schema) input = &candidate;
     }
     if (!input) throw UsageError(text + "there is no such input, there are: " + joined(names));
     const auto rank = static_cast<int64_t>(input->dims.size());

@@ -18,7 +18,8 @@ namespace qcdq::cli {
 
 /// One argument of the method, in the schema's order.
 struct ModelInput {
-  std::string name;
+  std::string name;      // as qcdq::argument_names has it
+  std::string argument;  // in the schema: a loaded trace's "x.1", where the name is "x"
   at::ScalarType dtype = at::kFloat;
   std::vector<int64_t> dims;
   std::vector<std::string> symbols;  // per dimension: "" or the dynamic dimension's name
@@ -30,11 +31,6 @@ struct ModelInput {
   bool is_tensor() const { return !given_default; }
   bool is_dynamic() const;
 };
-
-/// Argument names of `method` as the command line has them: a loaded trace's "x.1" is "x".
-/// Throws UsageError where the module has no such method.
-std::vector<std::string> argument_names(const torch::jit::Module& module,
-                                        const std::string& method);
 
 /// The inputs that `specs` describe. Arguments with defaults may be left out. `file_inputs` (by
 /// verify: the .onnx file's own inputs) stand in for specs that are missing, a dynamic dimension

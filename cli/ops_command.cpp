@@ -95,9 +95,7 @@ std::string table_text(const std::vector<OpLine>& rows) {
 }
 
 int list_ops(const OpsArguments& arguments) {
-  if (arguments.opset && (*arguments.opset < 10 || *arguments.opset > 26)) {
-    throw UsageError("--opset " + std::to_string(*arguments.opset) + ": expected 10 to 26");
-  }
+  if (arguments.opset) check_opset(*arguments.opset);
   load_plugins(arguments.plugins);
   const std::vector<OpLine> rows = lines(arguments.opset);
   std::cout << (arguments.markdown ? markdown_text(rows) : table_text(rows));
@@ -110,8 +108,9 @@ void add_ops_command(CLI::App& app, Run& run) {
   auto arguments = std::make_shared<OpsArguments>();
   CLI::App* command = app.add_subcommand("ops", "List the torch ops that export");
   command
-      ->add_option("--opset", arguments->opset,
-                   "Only the rows that this opset uses, 10 to 26 (default: all rows)")
+      ->add_option(
+          "--opset", arguments->opset,
+          "Only the rows that this opset uses, " + opset_range_text() + " (default: all rows)")
       ->type_name("N");
   add_plugin_option(*command, arguments->plugins);
   command->add_flag("--markdown", arguments->markdown, "As docs/operators.md");

@@ -51,11 +51,15 @@ nlohmann::ordered_json to_json(const VerifyReport& report, const std::vector<std
   json["codes_differing"] = report.codes_differing();
   json["outputs"] = nlohmann::ordered_json::array();
   for (const OutputDifference& d : report.outputs) {
-    json["outputs"].push_back({{"output", d.output},
-                               {"run", d.run},
-                               {"max_abs", d.max_abs},
-                               {"max_relative", d.max_relative},
-                               {"cosine", d.cosine}});
+    nlohmann::ordered_json row = {{"output", d.output},
+                                  {"run", d.run},
+                                  {"max_abs", d.max_abs},
+                                  {"max_relative", d.max_relative},
+                                  {"cosine", d.cosine}};
+    if (d.max_relative_with_float_biases) {
+      row["max_relative_with_float_biases"] = *d.max_relative_with_float_biases;
+    }
+    json["outputs"].push_back(std::move(row));
   }
   json["codes"] = nlohmann::ordered_json::array();
   for (const CodeDifference& d : report.codes) {

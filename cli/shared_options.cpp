@@ -27,6 +27,11 @@ void add_json_flag(CLI::App& command, bool& json) {
   command.add_flag("--json", json, "Print the report as JSON");
 }
 
+void check_opset(int64_t opset) {
+  if (is_opset(opset)) return;
+  throw UsageError("--opset " + std::to_string(opset) + ": expected " + opset_range_text());
+}
+
 void add_model_option(CLI::App& command, ModelOptions& options) {
   command
       .add_option("MODEL", options.model,

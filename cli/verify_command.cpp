@@ -18,22 +18,15 @@ struct VerifyArguments : ModelOptions {
   std::string onnx;
   int64_t runs = 1;
   uint64_t seed = 0;
-  std::string optimization = "both";
+  Optimization optimization = Optimization::kBoth;
   bool codes = false;
   bool strict = false;
 };
 
-Optimization parse_optimization(const std::string& text) {
-  if (text == "off") return Optimization::kOff;
-  if (text == "all") return Optimization::kAll;
-  if (text == "both") return Optimization::kBoth;
-  throw UsageError("--optimization " + text + ": expected one of off, all, both");
-}
-
 int verify_model(const VerifyArguments& arguments) {
   VerifyOptions options;
   options.ort = arguments.ort;
-  options.optimization = parse_optimization(arguments.optimization);
+  options.optimization = arguments.optimization;
   options.strict = arguments.strict;
   if (arguments.runs < 1) {
     throw UsageError("--random " + std::to_string(arguments.runs) + ": expected 1 or more");
@@ -79,11 +72,8 @@ void add_verify_command(CLI::App& app, Run& run) {
   command->add_option("--seed", arguments->seed, "Seed of the random values")
       ->type_name("S")
       ->capture_default_str();
-  command
-      ->add_option("--optimization", arguments->optimization,
-                   "ONNX Runtime's graph optimisations: off, all or both")
-      ->type_name("KIND")
-      ->capture_default_str();
+  add_word_option(*command, "--optimization", arguments->optimization,
+                  "ONNX Runtime's graph optimisations: off, all or both");
   command->add_flag("--codes", arguments->codes, "List the codes that differ, by quantiser");
   command->add_flag("--strict", arguments->strict,
                     "This CPU's saturation (u8 x s8 without VNNI) is a mismatch, not a warning");

@@ -42,19 +42,18 @@ class PhaseClock {
 };
 
 void check_options(const ExportOptions& options, const std::string& path) {
-  TORCH_CHECK_VALUE(options.opset >= 10 && options.opset <= 26,
-                    "export_onnx: opset = ", options.opset, ", expected 10 to 26");
+  TORCH_CHECK_VALUE(is_opset(options.opset), "export_onnx: opset = ", options.opset, ", expected ",
+                    opset_range_text());
   TORCH_CHECK_VALUE(!path.empty(), "export_onnx: path is empty");
   TORCH_CHECK_VALUE(!std::filesystem::is_directory(path), "export_onnx: ", path, " is a directory");
 }
 
+/// What the file's metadata says of the options.
 std::vector<std::pair<std::string, std::string>> describe(const ExportOptions& options) {
-  const char* activations[] = {"auto", "signed", "unsigned"};
-  return {
-      {"qcdq.format", "qcdq"},
-      {"qcdq.activation_storage", activations[static_cast<int>(options.activation_storage)]},
-      {"qcdq.weights", options.weights == Weights::kInt ? "int" : "qdq"},
-      {"qcdq.weight_storage", options.weight_storage == WeightStorage::kInt8 ? "int8" : "uint8"}};
+  return {{"qcdq.format", "qcdq"},
+          {"qcdq.activation_storage", std::string(option_word(options.activation_storage))},
+          {"qcdq.weights", std::string(option_word(options.weights))},
+          {"qcdq.weight_storage", std::string(option_word(options.weight_storage))}};
 }
 
 EmissionOptions emission_options(const ExportOptions& options) {
@@ -110,8 +109,7 @@ WriteResult run_phases(const char* phase, Source source, const std::string& path
   check_model(graph);
   show(graph);
   begin("write", "file");
-  const WriteResult written =
-      write_model(graph, path, static_cast<ExternalDataMode>(options.external_data));
+  const WriteResult written = write_model(graph, path, options.external_data);
   if (dump != nullptr) {
     dump->finish("wrote " + std::to_string(written.file_bytes + written.external_bytes) + " bytes");
   }
@@ -144,11 +142,6 @@ ExportReport export_from(const char* phase, Source source, const std::string& pa
 }
 
 }  // namespace
-
-static_assert(static_cast<int>(ExternalData::kAuto) == static_cast<int>(ExternalDataMode::kAuto) &&
-              static_cast<int>(ExternalData::kAlways) ==
-                  static_cast<int>(ExternalDataMode::kAlways) &&
-              static_cast<int>(ExternalData::kNever) == static_cast<int>(ExternalDataMode::kNever));
 
 ExportReport export_onnx(const torch::jit::Module& module, const std::vector<c10::IValue>& inputs,
                          const std::string& path, const ExportOptions& options) {

@@ -1,9 +1,10 @@
 // What Python reaches of the exporter, as registered torch ops (so that the library needs no Python
 // ABI): the fragments of quantisers, for the torch.onnx hooks of python/qcdq, and export_file.
+// Requests and answers are JSON objects, so that both sides go by names.
 #include <torch/library.h>
 
-#include <limits>
-#include <sstream>
+#include <algorithm>
+#include <nlohmann/json.hpp>
 #include <stdexcept>
 
 #include "qcdq/export.h"
@@ -13,74 +14,125 @@
 namespace qcdq {
 namespace {
 
-using Dims = std::optional<std::vector<int64_t>>;
+using nlohmann::json;
 
-TensorType tensor_type(int64_t dtype, const Dims& dims) {
-  TensorType type;
-  type.dtype = static_cast<DType>(dtype);
-  type.ranked = dims.has_value();
-  if (dims) type.dims = *dims;
-  return type;
-}
-
-// The fragment's text: JSON without any string from outside, so that nothing needs an escape.
-class FragmentText {
+/// The members of a request, each taken once by its name; what nobody took is refused. Throws
+/// ValueError, which names the caller's function and the member.
+class Request {
  public:
-  explicit FragmentText(const Fragment& fragment) {
-    out_.precision(std::numeric_limits<float>::max_digits10);
-    out_ << "{\"nodes\": [";
-    for (const FragmentNode& node : fragment.nodes) {
-      if (&node != fragment.nodes.data()) out_ << ", ";
-      write(node);
-    }
-    out_ << "], \"results\": ";
-    write_names(fragment.results);
-    out_ << "}";
+  Request(const char* function, const std::string& text)
+      : function_(function), members_(json::parse(text)) {}
+
+  json take(const char* name) {
+    const auto found = members_.find(name);
+    TORCH_CHECK_VALUE(found != members_.end(), function_, ": ", name, " is missing");
+    json value = std::move(*found);
+    members_.erase(found);
+    return value;
   }
-  std::string text() const { return out_.str(); }
-  const std::vector<at::Tensor>& constants() const { return constants_; }
+  int64_t integer(const char* name) {
+    const json value = take(name);
+    check(value.is_number_integer(), name, value, "an int");
+    return value.get<int64_t>();
+  }
+  std::optional<int64_t> optional_integer(const char* name) {
+    const json value = take(name);
+    check(value.is_null() || value.is_number_integer(), name, value, "an int or None");
+    return value.is_null() ? std::nullopt : std::optional(value.get<int64_t>());
+  }
+  bool boolean(const char* name) {
+    const json value = take(name);
+    check(value.is_boolean(), name, value, "a bool");
+    return value.get<bool>();
+  }
+  std::string string(const char* name) {
+    const json value = take(name);
+    check(value.is_string(), name, value, "a str");
+    return value.get<std::string>();
+  }
+  std::vector<std::string> strings(const char* name) {
+    const json value = take(name);
+    const bool fits = value.is_array() && std::all_of(value.begin(), value.end(),
+                                                      [](const json& v) { return v.is_string(); });
+    check(fits, name, value, "a list of str");
+    return value.get<std::vector<std::string>>();
+  }
+  template <typename Option>
+  Option option(const char* name) {
+    const json value = take(name);
+    const std::optional<Option> known =
+        value.is_string() ? parse_option<Option>(value.get_ref<const std::string&>())
+                          : std::nullopt;
+    check(known.has_value(), name, value, "one of " + list_option_words<Option>());
+    return *known;
+  }
+  /// {"dtype": ONNX's number, 0 where not known, "shape": sizes (-1: dynamic) or null}
+  TensorType tensor_type(const char* name) {
+    Request members(function_, take(name).dump());
+    TensorType type;
+    type.dtype = static_cast<DType>(members.integer("dtype"));
+    const json shape = members.take("shape");
+    members.done();
+    type.ranked = !shape.is_null();
+    if (!type.ranked) return type;
+    check(shape.is_array(), name, shape, "a shape");
+    for (const json& size : shape) {
+      check(size.is_number_integer(), name, shape, "a shape of ints");
+      type.dims.push_back(size.get<int64_t>());
+    }
+    return type;
+  }
+  void done() const {
+    TORCH_CHECK_VALUE(members_.empty(), function_, ": unknown argument ",
+                      members_.empty() ? "" : members_.begin().key());
+  }
 
  private:
-  void write_names(const std::vector<std::string>& names) {
-    out_ << "[";
-    for (size_t i = 0; i < names.size(); ++i) out_ << (i ? ", " : "") << '"' << names[i] << '"';
-    out_ << "]";
+  void check(bool fits, const char* name, const json& value, const std::string& expected) const {
+    const bool text = value.is_string();
+    TORCH_CHECK_VALUE(fits, function_, ": ", name, " = ", text ? "'" : "",
+                      text ? value.get<std::string>() : value.dump(), text ? "'" : "",
+                      ", expected ", expected);
   }
 
-  void write(const FragmentNode& node) {
-    out_ << "{\"op\": \"" << node.op_type << "\", \"inputs\": [";
-    for (size_t i = 0; i < node.inputs.size(); ++i) {
-      const FragmentValue& input = node.inputs[i];
-      out_ << (i ? ", " : "");
+  const char* function_;
+  json members_;
+};
+
+/// A fragment as text, and its constants, which the text names by their index.
+std::tuple<std::string, std::vector<at::Tensor>> answer(const Fragment& fragment) {
+  json nodes = json::array();
+  std::vector<at::Tensor> constants;
+  for (const FragmentNode& node : fragment.nodes) {
+    json inputs = json::array();
+    for (const FragmentValue& input : node.inputs) {
       if (!input.constant) {
-        out_ << '"' << input.name << '"';
+        inputs.push_back(input.name);
         continue;
       }
-      out_ << "{\"constant\": " << constants_.size() << ", \"name\": \"" << input.name << "\"}";
-      constants_.push_back(to_tensor(*input.constant, input.name).clone());
+      inputs.push_back({{"constant", constants.size()}, {"name", input.name}});
+      constants.push_back(to_tensor(*input.constant, input.name).clone());
     }
-    out_ << "], \"attributes\": {";
-    for (size_t i = 0; i < node.attributes.size(); ++i) {
-      const auto& [name, value] = node.attributes[i];
-      out_ << (i ? ", " : "") << '"' << name << "\": ";
+    json attributes = json::object();
+    for (const auto& [name, value] : node.attributes) {
       if (const auto* integer = std::get_if<int64_t>(&value)) {
-        out_ << *integer;
+        attributes[name] = *integer;
       } else if (const auto* number = std::get_if<float>(&value)) {
-        out_ << *number;
+        attributes[name] = *number;
       } else {
         throw std::logic_error("attribute '" + name + "' of a fragment is neither int nor float");
       }
     }
-    out_ << "}, \"results\": ";
-    write_names(node.results);
-    out_ << "}";
+    nodes.push_back({{"op", node.op_type},
+                     {"inputs", std::move(inputs)},
+                     {"attributes", std::move(attributes)},
+                     {"results", node.results}});
   }
+  return {json({{"nodes", std::move(nodes)}, {"results", fragment.results}}).dump(), constants};
+}
 
-  std::ostringstream out_;
-  std::vector<at::Tensor> constants_;
-};
-
-[[noreturn]] void refuse(const std::string& op, int64_t opset, const QuantRefusal& refusal) {
+[[noreturn]] void refuse_fragment(const std::string& op, int64_t opset,
+                                  const QuantRefusal& refusal) {
   const UnsupportedOp error({.op = op,
                              .argument = refusal.argument,
                              .value = refusal.value,
@@ -119,117 +171,97 @@ QuantParams params_of(const at::Tensor& scale, const at::Tensor& zero_point, boo
 }
 
 std::tuple<std::string, std::vector<at::Tensor>> quant_fragment(
-    const std::string& op, int64_t x_dtype, Dims x_dims, const std::optional<at::Tensor>& scale,
-    const std::optional<at::Tensor>& zero_point, int64_t quant_min, int64_t quant_max,
-    std::optional<int64_t> axis, std::optional<int64_t> block_size, int64_t dtype, bool is_weight,
-    int64_t scale_dtype, Dims scale_dims, int64_t zero_point_dtype, Dims zero_point_dims,
-    int64_t opset, bool signed_activations) {
+    const std::string& text, const std::optional<at::Tensor>& scale,
+    const std::optional<at::Tensor>& zero_point) {
+  Request members("quant_fragment", text);
+  const std::string op = members.string("op");
+  const int64_t quant_min = members.integer("quant_min");
+  const int64_t quant_max = members.integer("quant_max");
+  const std::optional<int64_t> axis = members.optional_integer("axis");
+  const int64_t block_size = members.optional_integer("block_size").value_or(0);
+  const RuntimeParams types{members.tensor_type("scale"), members.tensor_type("zero_point")};
   FragmentRequest request;
   request.op = quant_op(op);
+  request.x = members.tensor_type("x");
+  request.is_weight = members.boolean("is_weight");
+  request.dtype = static_cast<DType>(members.integer("dtype"));
+  request.opset = members.integer("opset");
+  request.signed_activations = members.boolean("signed_activations");
+  members.done();
   try {
     request.range = request.op == QuantOp::kDequantize ? integer_range(DType::kInt32)
                                                        : checked_range(quant_min, quant_max);
-    request.x = tensor_type(x_dtype, x_dims);
     if (scale && zero_point) {
       request.params = params_of(*scale, *zero_point, op == "qcdq::fake_quantize_learned",
-                                 request.range, axis, block_size.value_or(0));
+                                 request.range, axis, block_size);
     } else {
-      request.runtime = RuntimeParams{tensor_type(scale_dtype, scale_dims),
-                                      tensor_type(zero_point_dtype, zero_point_dims)};
+      request.runtime = types;
       if (axis) {
         request.params.dims = {-1};
         request.params.axis = *axis;
-        request.params.block_size = block_size.value_or(0);
+        request.params.block_size = block_size;
       }
     }
-    request.is_weight = is_weight;
-    request.dtype = static_cast<DType>(dtype);
-    request.opset = opset;
-    request.signed_activations = signed_activations;
-    const FragmentText text(quantizer_fragment(request));
-    return {text.text(), text.constants()};
+    return answer(quantizer_fragment(request));
   } catch (const QuantRefusal& refusal) {
-    refuse(op, opset, refusal);
+    refuse_fragment(op, request.opset, refusal);
   }
 }
 
-std::tuple<std::string, std::vector<at::Tensor>> dynamic_quant_fragment(
-    const std::string& op, int64_t x_dtype, int64_t quant_min, int64_t quant_max, bool symmetric,
-    std::optional<int64_t> axis, std::optional<int64_t> block_size, int64_t opset) {
+std::tuple<std::string, std::vector<at::Tensor>> dynamic_quant_fragment(const std::string& text) {
+  Request members("dynamic_quant_fragment", text);
+  const std::string op = members.string("op");
   TORCH_CHECK_VALUE(op == "qcdq::choose_qparams" || op == "qcdq::fake_quantize_dynamic",
                     "dynamic_quant_fragment: op = ", op,
                     ", expected qcdq::choose_qparams or qcdq::fake_quantize_dynamic");
+  const int64_t quant_min = members.integer("quant_min");
+  const int64_t quant_max = members.integer("quant_max");
+  DynamicRequest request;
+  request.x = members.tensor_type("x");
+  request.is_symmetric = members.boolean("symmetric");
+  request.axis = members.optional_integer("axis");
+  request.block_size = members.optional_integer("block_size");
+  request.opset = members.integer("opset");
+  request.dequantize = op == "qcdq::fake_quantize_dynamic";
+  members.done();
   try {
-    DynamicRequest request;
-    request.x.dtype = static_cast<DType>(x_dtype);
     request.range = checked_range(quant_min, quant_max);
-    request.is_symmetric = symmetric;
-    request.axis = axis;
-    request.block_size = block_size;
-    request.opset = opset;
-    request.dequantize = op == "qcdq::fake_quantize_dynamic";
-    const FragmentText text(dynamic_fragment(request));
-    return {text.text(), text.constants()};
+    return answer(dynamic_fragment(request));
   } catch (const QuantRefusal& refusal) {
-    refuse(op, opset, refusal);
+    refuse_fragment(op, request.opset, refusal);
   }
 }
 
-template <typename T>
-T named(const char* argument, const std::string& value,
-        std::initializer_list<std::pair<const char*, T>> known) {
-  std::string names;
-  for (const auto& [name, result] : known) {
-    if (value == name) return result;
-    names += std::string(names.empty() ? "" : ", ") + name;
-  }
-  TORCH_CHECK_VALUE(false, "export_onnx: ", argument, " = '", value, "', expected one of ", names);
-}
-
-std::vector<DynamicAxis> dynamic_axes(const std::vector<std::string>& inputs,
-                                      const std::vector<int64_t>& axes,
-                                      const std::vector<std::string>& symbols) {
-  TORCH_CHECK_VALUE(inputs.size() == axes.size() && axes.size() == symbols.size(),
-                    "export_file: dynamic_inputs, dynamic_axes and dynamic_symbols differ in size");
-  std::vector<DynamicAxis> result;
-  for (size_t i = 0; i < inputs.size(); ++i) result.push_back({inputs[i], axes[i], symbols[i]});
-  return result;
-}
-
-std::tuple<std::vector<int64_t>, c10::Dict<std::string, int64_t>, std::vector<std::string>,
-           c10::Dict<std::string, double>>
-export_file(const std::string& model, const c10::IValue& inputs, const std::string& path,
-            int64_t opset, const std::string& activation_storage, const std::string& weights,
-            const std::string& weight_storage, const std::string& external_data,
-            std::vector<std::string> input_names, std::vector<std::string> output_names,
-            const std::vector<std::string>& dynamic_inputs,
-            const std::vector<int64_t>& dynamic_dims,
-            const std::vector<std::string>& dynamic_symbols, bool cast_f64, std::string dump) {
-  using enum ExternalData;
+ExportOptions export_options(Request& members) {
   ExportOptions options;
-  options.opset = opset;
-  options.activation_storage =
-      named<ActivationStorage>("activation_storage", activation_storage,
-                               {{"auto", ActivationStorage::kAuto},
-                                {"signed", ActivationStorage::kSigned},
-                                {"unsigned", ActivationStorage::kUnsigned}});
-  options.weights =
-      named<Weights>("weights", weights, {{"int", Weights::kInt}, {"qdq", Weights::kQdq}});
-  options.weight_storage =
-      named<WeightStorage>("weight_storage", weight_storage,
-                           {{"int8", WeightStorage::kInt8}, {"uint8", WeightStorage::kUInt8}});
-  options.external_data = named<ExternalData>(
-      "external_data", external_data, {{"auto", kAuto}, {"always", kAlways}, {"never", kNever}});
-  options.input_names = std::move(input_names);
-  options.output_names = std::move(output_names);
-  options.dynamic_axes = dynamic_axes(dynamic_inputs, dynamic_dims, dynamic_symbols);
-  options.cast_f64 = cast_f64;
-  options.dump = std::move(dump);
+  options.opset = members.integer("opset");
+  options.activation_storage = members.option<ActivationStorage>("activation_storage");
+  options.weights = members.option<Weights>("weights");
+  options.weight_storage = members.option<WeightStorage>("weight_storage");
+  options.external_data = members.option<ExternalData>("external_data");
+  options.input_names = members.strings("input_names");
+  options.output_names = members.strings("output_names");
+  options.cast_f64 = members.boolean("cast_f64");
+  options.dump = members.string("dump");
+  for (const json& axis : members.take("dynamic_axes")) {
+    Request one("export_onnx", axis.dump());
+    options.dynamic_axes.push_back(
+        {one.string("input"), one.integer("axis"), one.string("symbol")});
+    one.done();
+  }
+  members.done();
+  return options;
+}
+
+std::string export_file(const std::string& model, const c10::IValue& inputs,
+                        const std::string& path, const std::string& text) {
+  Request members("export_onnx", text);
+  const ExportOptions options = export_options(members);
   std::vector<c10::IValue> values;
   if (inputs.isTuple()) {
     values = inputs.toTupleRef().elements().vec();
   } else {
-    TORCH_CHECK_VALUE(inputs.isTensor(), "export_file: inputs is a ", inputs.tagKind(),
+    TORCH_CHECK_VALUE(inputs.isTensor(), "export_onnx: args is a ", inputs.tagKind(),
                       ", expected a tuple of example inputs");
     values = {inputs};
   }
@@ -241,40 +273,37 @@ export_file(const std::string& model, const c10::IValue& inputs, const std::stri
   } else {
     report = export_onnx(load_pt2(model), values, path, options);
   }
-  c10::Dict<std::string, int64_t> nodes;
-  for (const auto& [name, count] : report.nodes_by_op) nodes.insert(name, count);
-  c10::Dict<std::string, double> phases;
-  for (const PhaseTime& phase : report.phases) phases.insert(phase.phase, phase.seconds);
-  return {{report.opset, report.ir_version, static_cast<int64_t>(report.file_bytes),
-           static_cast<int64_t>(report.external_bytes)},
-          nodes,
-          report.notes,
-          phases};
+  nlohmann::ordered_json written = {{"opset", report.opset},
+                                    {"ir_version", report.ir_version},
+                                    {"file_bytes", report.file_bytes},
+                                    {"external_bytes", report.external_bytes},
+                                    {"nodes_by_op", report.nodes_by_op},
+                                    {"notes", report.notes},
+                                    {"phases", nlohmann::ordered_json::object()}};
+  for (const PhaseTime& phase : report.phases) written["phases"][phase.phase] = phase.seconds;
+  return written.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
+
+int64_t onnx_dtype(at::ScalarType dtype) { return static_cast<int64_t>(dtype_of(dtype)); }
 
 }  // namespace
 }  // namespace qcdq
 
 TORCH_LIBRARY(qcdq_onnx, m) {
-  // Element types are ONNX's numbers, 0 where not known. A scale (and zero point) that is not
-  // constant is left out, and described by its type; the nodes then take "scale" and "zero_point".
+  // The request has op, x, scale, zero_point, quant_min, quant_max, axis, block_size, dtype,
+  // is_weight, opset and signed_activations; element types are ONNX's numbers, 0 where not known. A
+  // scale (and zero point) that is not constant is left out of the tensors; the nodes then take
+  // "scale" and "zero_point".
   m.def(
-      "quant_fragment(str op, int x_dtype, int[]? x_dims, Tensor? scale, Tensor? zero_point, "
-      "int quant_min, int quant_max, int? axis, int? block_size, int dtype, bool is_weight, "
-      "int scale_dtype, int[]? scale_dims, int zero_point_dtype, int[]? zero_point_dims, "
-      "int opset, bool signed_activations) -> (str nodes, Tensor[] constants)",
+      "quant_fragment(str request, Tensor? scale, Tensor? zero_point) -> "
+      "(str fragment, Tensor[] constants)",
       &qcdq::quant_fragment);
-  m.def(
-      "dynamic_quant_fragment(str op, int x_dtype, int quant_min, int quant_max, bool symmetric, "
-      "int? axis, int? block_size, int opset) -> (str nodes, Tensor[] constants)",
-      &qcdq::dynamic_quant_fragment);
-  // model: a TorchScript file, or a .pt2 file (which needs no inputs). numbers: opset, IR version,
-  // bytes of the file, external bytes.
-  m.def(
-      "export_file(str model, Any inputs, str path, int opset, str activation_storage, "
-      "str weights, str weight_storage, str external_data, str[] input_names, "
-      "str[] output_names, str[] dynamic_inputs, int[] dynamic_axes, str[] dynamic_symbols, "
-      "bool cast_f64, str dump) -> (int[] numbers, Dict(str, int) nodes, str[] notes, "
-      "Dict(str, float) phases)",
-      &qcdq::export_file);
+  // op, x, quant_min, quant_max, symmetric, axis, block_size and opset.
+  m.def("dynamic_quant_fragment(str request) -> (str fragment, Tensor[] constants)",
+        &qcdq::dynamic_quant_fragment);
+  // model: a TorchScript file, or a .pt2 file (which needs no inputs). The answer is the report.
+  m.def("export_file(str model, Any inputs, str path, str options) -> str report",
+        &qcdq::export_file);
+  // ONNX's number for a torch.dtype, or for torch's own number of it; 0 where ONNX has none.
+  m.def("onnx_dtype(ScalarType dtype) -> int", &qcdq::onnx_dtype);
 }

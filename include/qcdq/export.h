@@ -17,41 +17,9 @@
 #include <vector>
 
 #include "qcdq/api.h"
+#include "qcdq/export_options.h"
 
 namespace qcdq {
-
-enum class ActivationStorage { kAuto, kSigned, kUnsigned };  // auto = unsigned: what ORT fuses
-enum class Weights {
-  kInt,
-  kQdq
-};  // integer initializer + DQ, or float initializer -> Q -> Clip -> DQ
-enum class WeightStorage { kInt8, kUInt8 };
-enum class ExternalData { kAuto, kAlways, kNever };  // auto: only a model over 2 GB
-
-struct DynamicAxis {
-  std::string input;  // name of the input
-  int64_t axis = 0;
-  std::string symbol;  // name of the dimension in the file, "N"
-  bool operator==(const DynamicAxis&) const = default;
-};
-
-struct ExportOptions {
-  int64_t opset = 21;  // 10 to 26
-  ActivationStorage activation_storage = ActivationStorage::kAuto;
-  Weights weights = Weights::kInt;
-  WeightStorage weight_storage = WeightStorage::kInt8;
-  ExternalData external_data = ExternalData::kAuto;
-  std::string method = "forward";              // TorchScript only
-  std::vector<std::string> input_names = {};   // default: the names of the method's arguments
-  std::vector<std::string> output_names = {};  // default: "output", or "output_0", "output_1", ...
-  std::vector<DynamicAxis> dynamic_axes = {};
-  bool cast_f64 = false;  // quantise f64 tensors through f32 (else they are refused)
-  /// A folder that gets the graph as text after each pass and a table of contents; "" = none. It is
-  /// made if need be, and files of an earlier dump in it are replaced. A refused export leaves what
-  /// there was up to the pass that refused.
-  std::string dump = {};
-  std::function<void(const std::string& phase)> progress = {};  // called as each phase starts
-};
 
 struct PhaseTime {
   std::string phase;
@@ -135,6 +103,13 @@ ExportReport export_onnx(const torch::nn::ModuleHolder<M>& module,
                          const ExportOptions& options = {}) {
   return export_onnx(module.ptr(), inputs, path, options);
 }
+
+/// What options.dynamic_axes calls the arguments of `method`, in the order of its schema and
+/// without self: TorchScript's "x.1" is "x", and a name that is taken already gets a number
+/// ("x_1"). They are the names of the ONNX inputs too, where options.input_names is empty. Throws
+/// std::runtime_error where the module has no such method.
+QCDQ_API std::vector<std::string> argument_names(const torch::jit::Module& module,
+                                                 const std::string& method = "forward");
 
 /// Loads a .pt file onto the CPU, in eval mode. Throws with one line that says what is wrong: a
 /// missing file, a pickled module or state dict ("not TorchScript; save it with torch.jit.save"),

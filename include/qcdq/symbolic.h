@@ -125,9 +125,8 @@ struct Subgraph {
   std::shared_ptr<const OnnxGraph> graph;
 };
 
-using Attribute =
-    std::variant<int64_t, float, std::string, std::vector<int64_t>, std::vector<float>,
-                 std::vector<std::string>, TensorData, Subgraph>;
+using Attribute = std::variant<int64_t, float, std::string, std::vector<int64_t>,
+                               std::vector<float>, std::vector<std::string>, TensorData, Subgraph>;
 using Attributes = std::vector<std::pair<std::string, Attribute>>;
 
 /// The one type of refusal: what can't be represented, by op, argument, value and opset, and what

@@ -5,6 +5,7 @@
 #include <torch/script.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,13 @@
 
 namespace qcdq {
 
+/// ONNX Runtime's graph optimisations: which runs are made.
 enum class Optimization { kOff, kAll, kBoth };
+template <>
+struct OptionWords<Optimization> {
+  static constexpr OptionWord<Optimization> kWords[] = {
+      {Optimization::kOff, "off"}, {Optimization::kAll, "all"}, {Optimization::kBoth, "both"}};
+};
 
 struct VerifyOptions {
   std::string ort = {};  // see find_onnxruntime
@@ -24,15 +31,23 @@ struct VerifyOptions {
   bool strict = false;      // this CPU's saturation is a mismatch, not a warning
 };
 
+/// Which of ONNX Runtime's two modes a row of the report is about.
+enum class RunKind { kUnoptimized, kOptimized };
+
 struct OutputDifference {
   std::string output;
-  std::string run;  // "optimisations off, batch 1"
+  RunKind kind = RunKind::kUnoptimized;
+  std::string run;  // in words: "optimisations off, batch 1"
   double max_abs = 0;
   double max_relative = 0;  // max|a-b| / max|a|
   double cosine = 1;
+  // max_relative with the file's int32 biases as the floats that they were; measured only where
+  // max_relative is beyond the tolerance.
+  std::optional<double> max_relative_with_float_biases = {};
 };
 struct CodeDifference {
   std::string tensor;  // the Q's output
+  RunKind kind = RunKind::kUnoptimized;
   std::string run;
   int64_t codes = 0;  // compared
   int64_t differing = 0;
@@ -48,8 +63,9 @@ struct QCDQ_API VerifyReport {
   std::vector<std::string> failures;  // one line each; empty = verified
   bool ok() const { return failures.empty(); }
   double max_relative() const;
+  /// Of the runs without optimisations, whose codes must be those of the formula.
   int64_t codes_compared() const;
-  int64_t codes_differing() const;  // with optimisations off
+  int64_t codes_differing() const;
 };
 
 /// Compares `reference` (the torch model) with the file on each set of inputs.

@@ -4,25 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-
-# ONNX's numbers of element types (TensorProto.DataType).
-ONNX_DTYPES: dict[torch.dtype, int] = {
-    torch.float32: 1,
-    torch.uint8: 2,
-    torch.int8: 3,
-    torch.uint16: 4,
-    torch.int16: 5,
-    torch.int32: 6,
-    torch.int64: 7,
-    torch.bool: 9,
-    torch.float16: 10,
-    torch.float64: 11,
-    torch.bfloat16: 16,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +19,9 @@ class Operand:
     dtype: int = 0
     shape: tuple[int, ...] | None = None
     constant: torch.Tensor | None = None
+
+    def described(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "shape": self.shape}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +51,20 @@ class Fragment:
         return [known[name] for name in self.results]
 
 
+def onnx_dtype(dtype: torch.dtype | int) -> int:
+    """ONNX's number (TensorProto.DataType) for a torch.dtype, or for torch's own number of it; 0
+    where ONNX has none."""
+    return torch.ops.qcdq_onnx.onnx_dtype(dtype)
+
+
+def request_text(**members: Any) -> str:
+    """Named arguments as the library's ops take them; integers of NumPy and the like are ints."""
+    return json.dumps(members, default=operator.index)
+
+
 def _parsed(answer: tuple[str, Sequence[torch.Tensor]]) -> Fragment:
-    text = json.loads(answer[0])
-    return Fragment(text["nodes"], text["results"], answer[1])
+    members = json.loads(answer[0])
+    return Fragment(members["nodes"], members["results"], answer[1])
 
 
 def quant_fragment(
@@ -88,27 +88,22 @@ def quant_fragment(
     Raises ValueError that names the argument, its value and what was expected.
     """
     constant = scale.constant is not None and zero_point.constant is not None
-    return _parsed(
-        torch.ops.qcdq_onnx.quant_fragment(
-            op,
-            x.dtype,
-            x.shape,
-            scale.constant if constant else None,
-            zero_point.constant if constant else None,
-            quant_min,
-            quant_max,
-            axis,
-            block_size,
-            dtype,
-            is_weight,
-            scale.dtype,
-            scale.shape,
-            zero_point.dtype,
-            zero_point.shape,
-            opset,
-            signed_activations,
-        )
+    request = request_text(
+        op=op,
+        x=x.described(),
+        scale=scale.described(),
+        zero_point=zero_point.described(),
+        quant_min=quant_min,
+        quant_max=quant_max,
+        axis=axis,
+        block_size=block_size,
+        dtype=dtype,
+        is_weight=is_weight,
+        opset=opset,
+        signed_activations=signed_activations,
     )
+    constants = (scale.constant, zero_point.constant) if constant else (None, None)
+    return _parsed(torch.ops.qcdq_onnx.quant_fragment(request, *constants))
 
 
 def dynamic_quant_fragment(
@@ -123,8 +118,14 @@ def dynamic_quant_fragment(
     block_size: int | None = None,
 ) -> Fragment:
     """The nodes of qcdq::choose_qparams or qcdq::fake_quantize_dynamic."""
-    return _parsed(
-        torch.ops.qcdq_onnx.dynamic_quant_fragment(
-            op, x.dtype, quant_min, quant_max, symmetric, axis, block_size, opset
-        )
+    request = request_text(
+        op=op,
+        x=x.described(),
+        quant_min=quant_min,
+        quant_max=quant_max,
+        symmetric=symmetric,
+        axis=axis,
+        block_size=block_size,
+        opset=opset,
     )
+    return _parsed(torch.ops.qcdq_onnx.dynamic_quant_fragment(request))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pathlib
 import tempfile
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from qcdq._fragments import request_text
 
 DynamicAxes = Mapping[str, Mapping[int, str] | Sequence[int]]
 Model = nn.Module | torch.export.ExportedProgram | str | os.PathLike
@@ -74,16 +77,17 @@ def _save(model: Model, inputs: tuple[Any, ...], folder: str) -> str:
     return path
 
 
-def _dynamic(axes: DynamicAxes) -> tuple[list[str], list[int], list[str]]:
-    """torch.onnx's dynamic_axes ({"x": {0: "N"}} or {"x": [0]}) as three lists."""
-    names, dims, symbols = [], [], []
-    for name, chosen in axes.items():
-        named = chosen if isinstance(chosen, Mapping) else {d: f"{name}_dim_{d}" for d in chosen}
-        for dim, symbol in named.items():
-            names.append(name)
-            dims.append(dim)
-            symbols.append(symbol)
-    return names, dims, symbols
+def _dynamic(axes: DynamicAxes) -> list[dict[str, Any]]:
+    """torch.onnx's dynamic_axes ({"x": {0: "N"}} or {"x": [0]}) as the exporter takes them."""
+    return [
+        {"input": name, "axis": axis, "symbol": symbol}
+        for name, chosen in axes.items()
+        for axis, symbol in (
+            chosen.items()
+            if isinstance(chosen, Mapping)
+            else ((axis, f"{name}_dim_{axis}") for axis in chosen)
+        )
+    ]
 
 
 def _one_of(values: Mapping[str, Any], default: Any = dataclasses.MISSING) -> Any:
@@ -135,29 +139,24 @@ def export_onnx(
         inputs = ()
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     target = os.fspath(_one_of({"path": path, "export_path": export_path}))
-    dynamic_inputs, dims, symbols = _dynamic(dynamic_axes or {})
     if dump is not None and not os.fspath(dump):
         raise ValueError("export_onnx: dump is empty, expected a folder or None")
+    options = request_text(
+        opset=_one_of({"opset": opset, "opset_version": opset_version}, 21),
+        activation_storage=activation_storage,
+        weights=weights,
+        weight_storage=weight_storage,
+        external_data=external_data,
+        input_names=list(input_names or ()),
+        output_names=list(output_names or ()),
+        dynamic_axes=_dynamic(dynamic_axes or {}),
+        cast_f64=cast_f64,
+        dump="" if dump is None else os.fspath(dump),
+    )
     with tempfile.TemporaryDirectory(prefix="qcdq_") as folder:
         file = _save(model, inputs, folder)
         if file.endswith(".pt2"):  # takes its tensors flattened, and needs none
             leaves = torch.utils._pytree.tree_leaves(inputs)
             inputs = tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
-        numbers, nodes, notes, phases = torch.ops.qcdq_onnx.export_file(
-            file,
-            inputs,
-            target,
-            _one_of({"opset": opset, "opset_version": opset_version}, 21),
-            activation_storage,
-            weights,
-            weight_storage,
-            external_data,
-            list(input_names or ()),
-            list(output_names or ()),
-            dynamic_inputs,
-            dims,
-            symbols,
-            cast_f64,
-            os.fspath(dump) if dump is not None else "",
-        )
-    return ExportReport(str(pathlib.Path(target)), *numbers, dict(nodes), list(notes), dict(phases))
+        report = torch.ops.qcdq_onnx.export_file(file, inputs, target, options)
+    return ExportReport(path=str(pathlib.Path(target)), **json.loads(report))

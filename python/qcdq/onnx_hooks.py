@@ -8,27 +8,15 @@ from typing import Any
 import torch
 
 from qcdq._fragments import (
-    ONNX_DTYPES,
     Fragment,
     Operand,
     dynamic_quant_fragment,
+    onnx_dtype,
     quant_fragment,
 )
 
 _OLDEST_OPSET = 10  # of QuantizeLinear
 _OLDEST_DYNAMO_OPSET = 18  # below it torch.onnx converts what it wrote at 18
-# torch's numbers of element types (c10::ScalarType), as they stand in a TorchScript graph.
-_SCALAR_TYPES = {
-    0: torch.uint8,
-    1: torch.int8,
-    2: torch.int16,
-    3: torch.int32,
-    5: torch.float16,
-    6: torch.float32,
-    7: torch.float64,
-    15: torch.bfloat16,
-    27: torch.uint16,
-}
 _STATIC_OPS = ("quantize", "dequantize", "fake_quantize", "fake_quantize_learned")
 _DYNAMIC_OPS = ("choose_qparams", "fake_quantize_dynamic")
 
@@ -49,7 +37,7 @@ def _operand(value: Any) -> Operand:
     kind = torch.onnx.JitScalarType.from_value(value, torch.onnx.JitScalarType.UNDEFINED)
     dtype = 0
     if kind != torch.onnx.JitScalarType.UNDEFINED:
-        dtype = ONNX_DTYPES.get(kind.dtype(), 0)
+        dtype = onnx_dtype(kind.dtype())
     shape = None
     if value.type().kind() == "TensorType":
         sizes = value.type().varyingSizes()
@@ -87,7 +75,7 @@ def _replay_torchscript(op: str, g: Any, fragment: Fragment, values: dict[str, A
         return g.op("Constant", value_t=tensor)
 
     def node(op: str, inputs: list[Any], attributes: dict[str, Any], count: int) -> Sequence[Any]:
-        refuse_uint16(attributes.get("to") == ONNX_DTYPES[torch.uint16])
+        refuse_uint16(attributes.get("to") == onnx_dtype(torch.uint16))
         suffixed = {
             f"{name}_{'i' if isinstance(value, int) else 'f'}": value
             for name, value in attributes.items()
@@ -129,7 +117,7 @@ def _torchscript_symbolic(name: str) -> Callable[..., Any]:
             fragment = dynamic_quant_fragment(op, operand, opset=g.opset, **literals)
         else:
             if literals.get("dtype") is not None:
-                literals["dtype"] = ONNX_DTYPES[_SCALAR_TYPES[literals["dtype"]]]
+                literals["dtype"] = onnx_dtype(literals["dtype"])  # torch's own number
             elif "dtype" in literals:  # dequantize: the scale's own type
                 literals["dtype"] = _operand(tensors["scale"]).dtype
             fragment = quant_fragment(

@@ -10,6 +10,7 @@
 
 #include "symbolic/convert/node_args.h"
 #include "symbolic/graph/graph_builder.h"
+#include "symbolic/graph/message_text.h"
 #include "symbolic/program/node_place.h"
 #include "symbolic/program/tensors.h"
 #include "symbolic/symbolics/registry.h"
@@ -128,7 +129,9 @@ class Converter {
     } catch (const std::invalid_argument& refusal) {
       refuse(node, {.op = state_.torch_op, .opset = graph_.opset, .reason = refusal.what()});
     } catch (const std::logic_error& fault) {
-      throw std::runtime_error(state_.torch_op + where() + ": " + fault.what());
+      const std::string place = place_text(state_.scope, state_.source);
+      throw std::runtime_error(state_.torch_op + (place.empty() ? "" : " [at " + place + "]") +
+                               ": " + fault.what());
     }
   }
 
@@ -264,17 +267,10 @@ class Converter {
     if (!input) graph_.types[result.name] = recorded->second;
   }
 
-  std::string where() const {
-    if (state_.scope.empty() && state_.source.empty()) return "";
-    return " [at " + state_.scope + (state_.scope.empty() || state_.source.empty() ? "" : ", ") +
-           state_.source + "]";
-  }
-
   // Notes the refusal and goes on with a stand-in of the recorded type, so that one export names
   // everything that is missing.
   void refuse(Node* node, UnsupportedOp::Details details) {
-    details.where =
-        state_.scope + (state_.scope.empty() || state_.source.empty() ? "" : ", ") + state_.source;
+    details.where = place_text(state_.scope, state_.source);
     refusals_.push_back(std::move(details));
     for (const torch::jit::Value* output : node->outputs()) {
       const Value stand_in{graph_.unique_name("unsupported")};

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "qcdq/export_options.h"
 #include "symbolic/graph/onnx_graph.h"
 
 namespace qcdq {
@@ -14,7 +15,6 @@ struct WriteResult {
   uint64_t external_bytes = 0;
   int64_t ir_version = 0;
 };
-enum class ExternalDataMode { kAuto, kAlways, kNever };
 /// check.cpp: the onnx checker with full_check on the model with stubs for large initializers (no
 /// second copy of the weights). Throws std::runtime_error with the checker's words.
 void check_model(const OnnxGraph& graph);
@@ -23,7 +23,7 @@ void check_model(const OnnxGraph& graph);
 /// nothing is left behind and an existing file is unchanged; throws std::runtime_error with one
 /// line.
 WriteResult write_model(const OnnxGraph& graph, const std::string& path,
-                        ExternalDataMode external_data);
+                        ExternalData external_data);
 /// What a file says of itself beside its graph.
 struct ModelHeader {
   int64_t ir_version = 0;

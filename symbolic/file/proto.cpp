@@ -11,7 +11,7 @@
 namespace qcdq {
 namespace {
 
-// [opset - 10]: the release that introduced the opset fixes the least IR version.
+// [opset - kOldestOpset]: the release that introduced the opset fixes the least IR version.
 constexpr std::array<int64_t, 19> kIrOfOpset = {5, 6,  7,  7,  7,  8,  8,  8,  8, 9,
                                                 9, 10, 10, 11, 12, 13, 13, 13, 14};
 
@@ -94,12 +94,13 @@ onnx::ValueInfoProto typed_value(const OnnxGraph& graph, const std::string& name
 }  // namespace
 
 int64_t ir_version_for_opset(int64_t opset) {
-  const int64_t newest = 10 + static_cast<int64_t>(kIrOfOpset.size()) - 1;
-  if (opset < 10 || opset > newest) {
+  const int64_t newest = kOldestOpset + static_cast<int64_t>(kIrOfOpset.size()) - 1;
+  if (opset < kOldestOpset || opset > newest) {
     throw std::runtime_error("opset " + std::to_string(opset) +
-                             " has no known IR version: expected 10 to " + std::to_string(newest));
+                             " has no known IR version: expected " + std::to_string(kOldestOpset) +
+                             " to " + std::to_string(newest));
   }
-  return kIrOfOpset[static_cast<size_t>(opset - 10)];
+  return kIrOfOpset[static_cast<size_t>(opset - kOldestOpset)];
 }
 
 onnx::ValueInfoProto value_info(const std::string& name, const TensorType& type) {

@@ -1,6 +1,7 @@
 // OnnxGraph to onnx's protobuf messages: the part that check.cpp (a copy with stubs) and write.cpp
-// (a streamed file) share. Only files without torch headers include this one: torch has its own
-// onnx classes.
+// (a streamed file) share; and a file to such a message (read.cpp, and verify/probe_model.cpp,
+// which needs it whole). Only files without torch headers include this one: torch has its own onnx
+// classes.
 #pragma once
 
 #include <onnx/onnx_pb.h>
@@ -30,5 +31,9 @@ onnx::ValueInfoProto value_info(const std::string& name, const TensorType& type)
 /// outputs) come last, by name. The order is the same on every run: two exports of one model are
 /// the same bytes.
 std::vector<std::string> initializers_by_first_use(const OnnxGraph& graph);
+
+/// read.cpp: the message of an .onnx file. Throws std::runtime_error with one line where the file
+/// can't be read or is no ONNX file.
+onnx::ModelProto parse_model(const std::string& path);
 
 }  // namespace qcdq

@@ -2,7 +2,6 @@
 #include <fcntl.h>
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl.h>
-#include <onnx/onnx_pb.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,33 +15,13 @@
 #include <stdexcept>
 
 #include "symbolic/file/file.h"
+#include "symbolic/file/proto.h"
 
 namespace qcdq {
 namespace {
 
-namespace pb = google::protobuf::io;
-
 // Bodies inside bodies that a file may have; protobuf itself stops at about 30.
 constexpr int kDeepestBody = 16;
-
-std::shared_ptr<onnx::ModelProto> parse(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) throw std::runtime_error("cannot open " + path + ": " + std::strerror(errno));
-  pb::FileInputStream file(fd);
-  file.SetCloseOnDelete(true);
-  pb::CodedInputStream coded(&file);
-  coded.SetTotalBytesLimit(INT_MAX);
-  auto model = std::make_shared<onnx::ModelProto>();
-  const bool parsed = model->ParseFromCodedStream(&coded) && coded.ConsumedEntireMessage();
-  if (file.GetErrno() != 0) {
-    throw std::runtime_error("cannot read " + path + ": " + std::strerror(file.GetErrno()));
-  }
-  // An empty file parses as an empty message.
-  if (!parsed || !model->has_graph() || model->ir_version() == 0) {
-    throw std::runtime_error(path + " is not an ONNX file");
-  }
-  return model;
-}
 
 TensorType tensor_type(const onnx::TypeProto& proto) {
   TensorType type;
@@ -282,11 +261,32 @@ class Reader {
 
 }  // namespace
 
+onnx::ModelProto parse_model(const std::string& path) {
+  namespace pb = google::protobuf::io;
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) throw std::runtime_error("cannot open " + path + ": " + std::strerror(errno));
+  pb::FileInputStream file(fd);
+  file.SetCloseOnDelete(true);
+  pb::CodedInputStream coded(&file);
+  coded.SetTotalBytesLimit(INT_MAX);
+  onnx::ModelProto model;
+  const bool parsed = model.ParseFromCodedStream(&coded) && coded.ConsumedEntireMessage();
+  if (file.GetErrno() != 0) {
+    throw std::runtime_error("cannot read " + path + ": " + std::strerror(file.GetErrno()));
+  }
+  // An empty file parses as an empty message.
+  if (!parsed || !model.has_graph() || model.ir_version() == 0) {
+    throw std::runtime_error(path + " is not an ONNX file");
+  }
+  return model;
+}
+
 OnnxGraph read_model(const std::string& path, ModelHeader* header) {
+  auto model = std::make_shared<const onnx::ModelProto>(parse_model(path));
   ModelHeader local;
   ModelHeader& info = header ? *header : local;
   info = {};
-  return Reader(path, parse(path), info).read();
+  return Reader(path, std::move(model), info).read();
 }
 
 }  // namespace qcdq

@@ -293,15 +293,14 @@ void write_plan(const Plan& plan, NewFile& file, NewFile* data_file) {
 }  // namespace
 
 WriteResult write_model(const OnnxGraph& graph, const std::string& path,
-                        ExternalDataMode external_data) {
+                        ExternalData external_data) {
   const std::string target = real_target(path);
   const std::string data_target = target + ".data";
   const std::string data_name = fs::path(data_target).filename().string();
 
-  Plan plan =
-      make_plan(graph, external_data == ExternalDataMode::kAlways ? data_name : std::string());
+  Plan plan = make_plan(graph, external_data == ExternalData::kAlways ? data_name : std::string());
   if (plan.file_bytes() > kLargestProtobuf) {
-    if (external_data == ExternalDataMode::kNever) {
+    if (external_data == ExternalData::kNever) {
       throw std::runtime_error(
           "cannot write " + path + ": the model takes " + std::to_string(plan.file_bytes()) +
           " bytes and one ONNX file holds at most " + std::to_string(kLargestProtobuf) +

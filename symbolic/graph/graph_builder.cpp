@@ -9,22 +9,15 @@
 #include <set>
 
 #include "symbolic/graph/element_types.h"
+#include "symbolic/graph/message_text.h"
 
 namespace qcdq {
 
 namespace {
 
-constexpr int64_t kNewestOpset =
-    28;  // of the onnx that is linked: how far the search for "from opset N" goes
-
 using onnx::AttributeProto;
 using onnx::OpSchema;
 using onnx::OpSchemaRegistry;
-
-std::string place_text(const GraphBuilder::State& state) {
-  if (state.scope.empty() || state.source.empty()) return state.scope + state.source;
-  return state.scope + ", " + state.source;
-}
 
 [[noreturn]] void refuse_op(const GraphBuilder::State& state, std::string value, std::string reason,
                             std::string hint = "") {
@@ -33,7 +26,7 @@ std::string place_text(const GraphBuilder::State& state) {
                        .opset = state.graph.opset,
                        .reason = std::move(reason),
                        .hint = std::move(hint),
-                       .where = place_text(state)});
+                       .where = place_text(state.scope, state.source)});
 }
 
 // "tensor(float)" and so on; ONNX spells two of the names its own way.
@@ -60,17 +53,13 @@ const std::vector<std::string>* allowed_types(const OpSchema& schema,
   return nullptr;
 }
 
-std::string join(const std::vector<std::string>& parts) {
-  std::string text;
-  for (const std::string& part : parts) text += (text.empty() ? "" : ", ") + part;
-  return text;
-}
-
 const OpSchema& schema_for(const GraphBuilder::State& state, const std::string& op_type) {
   const auto opset = static_cast<int>(state.graph.opset);
   const OpSchema* schema = OpSchemaRegistry::Schema(op_type, opset, "");
   if (schema != nullptr && !schema->Deprecated()) return *schema;
-  for (int later = opset + 1; later <= kNewestOpset; ++later) {
+  // Of the onnx that is linked, which may know newer opsets than qcdq writes.
+  const int newest = OpSchemaRegistry::DomainToVersionRange::Instance().Map().at("").second;
+  for (int later = opset + 1; later <= newest; ++later) {
     if (OpSchemaRegistry::Schema(op_type, later, "") != nullptr) {
       refuse_op(state, "",
                 "needs ONNX " + op_type + ", which exists from opset " + std::to_string(later),
@@ -169,7 +158,7 @@ std::map<std::string, DType> check_inputs(const GraphBuilder::State& state, cons
       refuse_op(state, "",
                 "ONNX " + schema.Name() + " takes no " + std::string(dtype_name(dtype)) +
                     " as input '" + formal.GetName() + "' (it takes " +
-                    (allowed != nullptr ? join(*allowed) : type_parameter) + ")");
+                    (allowed != nullptr ? join_names(*allowed) : type_parameter) + ")");
     }
     if (allowed == nullptr ||
         (formal.GetOption() == OpSchema::Variadic && !formal.GetIsHomogeneous()))

@@ -17,7 +17,7 @@ struct GraphBuilder::State {
   std::vector<std::string>* notes = nullptr;
 };
 
-/// What the quant symbolics need to know of the export's options.
+/// The export's options that decide which nodes a quantiser becomes.
 const EmissionOptions& emission(const GraphBuilder& graph);
 /// Adds a line to the export report.
 void add_note(GraphBuilder& graph, std::string line);

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -65,18 +66,18 @@ bool is_dropout(std::string_view name) {
          name == "feature_alpha_dropout";
 }
 
-/// True or false where the static type decides, -1 where the value does.
-int static_isinstance(const Node& node) {
+/// The answer of an isinstance where the static type decides it; nothing where the value does.
+std::optional<bool> static_isinstance(const Node& node) {
   const c10::TypePtr& type = node.input()->type();
   const auto& wanted = node.tys(torch::jit::attr::types);
   if (std::any_of(wanted.begin(), wanted.end(),
                   [&](const c10::TypePtr& one) { return type->isSubtypeOf(*one); })) {
-    return 1;
+    return true;
   }
   const bool open =
       type->kind() == c10::TypeKind::AnyType || type->kind() == c10::TypeKind::OptionalType ||
       type->kind() == c10::TypeKind::UnionType || type->kind() == c10::TypeKind::NumberType;
-  return open ? -1 : 0;
+  return open ? std::nullopt : std::optional(false);
 }
 
 bool is_cast(const Node& node) {
@@ -158,8 +159,8 @@ bool remove_casts(Block* block) {
   static const Symbol scalar_implicit = Symbol::fromQualString("aten::ScalarImplicit");
   return for_each_node(block, [](Node* node) {
     if (node->kind() == prim::isinstance) {
-      const int answer = static_isinstance(*node);
-      return answer >= 0 && replace_by_constant(node, answer == 1);
+      const std::optional<bool> answer = static_isinstance(*node);
+      return answer && replace_by_constant(node, *answer);
     }
     if (is_cast(*node)) {
       const c10::TypePtr& type = node->input()->type();

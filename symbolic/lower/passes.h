@@ -67,7 +67,7 @@ bool functionalize_view_writes(const GraphPtr& graph);
 /// values.
 bool resolve_dicts(torch::jit::Block* block);
 /// lower/quantized_tensors.cpp: quantised tensors become float ones on the same grid. False where
-/// there are none, or where a branch that the recorder decides is still there.
+/// there are none, or where a branch that only recorded shapes can decide is still there.
 bool lower_quantized(Program& program);
 /// lower/quantized_tensors.cpp: torch.ao's fused observer and fake quantiser, its observer off,
 /// becomes the fake quantiser. Throws UnsupportedOp where the observer is on.

@@ -17,12 +17,6 @@ namespace qcdq {
 
 using torch::jit::NamedValue;
 
-namespace {
-
-std::string unqualified(const torch::jit::Node& node) { return node.kind().toUnqualString(); }
-
-}  // namespace
-
 std::pair<int64_t, int64_t> code_range(at::ScalarType dtype) {
   if (dtype == at::kQInt8) return {-128, 127};
   if (dtype == at::kQUInt8) return {0, 255};
@@ -231,7 +225,7 @@ void QuantisedRules::name_tensor(Node* origin, const at::Tensor& tensor, const s
 
 void QuantisedRules::replace(Node* node, JitValue* value, const QuantisedType& type) {
   const torch::jit::WithInsertPoint guard(node);
-  const std::string name = unqualified(*node);
+  const std::string name = node->kind().toUnqualString();
   if (name.ends_with("_relu") && name != "leaky_relu") value = call(node, "aten::relu", {value});
   JitValue* quantized = fake_quantized(node, value, type);
   node->output()->replaceAllUsesWith(quantized);

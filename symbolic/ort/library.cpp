@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "qcdq/onnxruntime.h"
+#include "symbolic/graph/message_text.h"
 
 namespace qcdq {
 namespace {
@@ -93,8 +94,7 @@ std::string find_onnxruntime(const std::string& ort) {
       if (folder == folder.parent_path()) break;
     }
   }
-  std::string places;
-  for (const std::string& place : tried) places += (places.empty() ? "" : ", ") + place;
+  const std::string places = join_names(tried);
   throw std::runtime_error(
       "ONNX Runtime is not there: no --ort, no QCDQ_ORT, and no onnxruntime wheel in " +
       (places.empty() ? std::string("a virtual environment (VIRTUAL_ENV, or .venv beside or above "

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "qcdq/symbolic.h"
+#include "symbolic/graph/message_text.h"
 #include "symbolic/program/node_place.h"
 
 namespace qcdq {
@@ -121,9 +122,7 @@ std::string op_name(const Node& node) {
 }
 
 std::string node_location(const Node& node) {
-  const std::string path = module_path(node);
-  const std::string line = source_line(node);
-  return path + (path.empty() || line.empty() ? "" : ", ") + line;
+  return place_text(module_path(node), source_line(node));
 }
 
 void refuse_node(const Node& node, std::string reason, std::string hint, std::string argument,

@@ -1,5 +1,6 @@
 // Runs single nodes of a torch::jit::Graph on concrete values, and says where a node stands in the
-// user's model. Used by fold_constants.cpp (constants) and record.cpp (example inputs).
+// user's model. Used by lower/fold_constants.cpp (constants) and program/interpreter.cpp (example
+// inputs).
 #pragma once
 
 #include <torch/csrc/jit/ir/ir.h>

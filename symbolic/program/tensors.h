@@ -1,20 +1,14 @@
-// Torch's tensors and element types as ONNX's, and back: the one table of both.
+// Torch's tensors as ONNX's, and back. The element types of both are in qcdq/torch_types.h.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include <optional>
 #include <string>
 
 #include "qcdq/symbolic.h"
+#include "qcdq/torch_types.h"
 
 namespace qcdq {
-
-/// ONNX's number for a torch element type; kUndefined where ONNX has none (complex, quantised
-/// types).
-DType dtype_of(at::ScalarType type);
-/// Torch's element type for ONNX's number; nothing for kString and kUndefined.
-std::optional<at::ScalarType> scalar_type_of(DType dtype);
 
 /// Shares the tensor's storage where it is dense, row-major and on the CPU; else `produce` makes a
 /// dense copy when it is needed. Throws std::invalid_argument where ONNX has no such element type.

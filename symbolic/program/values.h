@@ -39,10 +39,8 @@ at::Tensor resize_by_repeating(const at::Tensor& tensor, int64_t axis, int64_t s
 /// "3", "[1, 2]", "None": a value that is no tensor, for notes and messages.
 std::string value_text(const c10::IValue& value);
 
-/// "[2, 3]", for messages.
-std::string shape_text(const std::vector<int64_t>& dims);
-
 /// An argument's name without the suffix that makes it unique in TorchScript: "x.1" -> "x".
+/// qcdq::argument_names (qcdq/export.h) makes the names of a whole method of it.
 std::string plain_name(const std::string& name);
 
 /// Eval mode and no gradients for as long as it lives; each submodule then gets its own mode back.

@@ -264,11 +264,11 @@ bool fold(QdqState& state, const GraphIndex& index, OnnxGraph::NodeIt bn) {
 }  // namespace
 
 void fold_batchnorm(QdqState& state) {
-  // The index stays good enough across folds: a fold touches only its own layer, whose one user is
-  // gone.
+  // A fold removes nodes that the index points at, so each one starts over with a new index, and
+  // the notes of nodes that can't fold are those of the last round.
   bool changed = true;
   std::vector<std::string> notes;
-  while (changed) {  // a second BatchNormalization may follow
+  while (changed) {
     changed = false;
     notes = state.notes;
     const GraphIndex index(state.graph);

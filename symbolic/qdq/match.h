@@ -97,6 +97,6 @@ void quantize_biases(QdqState& state);           // qdq/bias.cpp
 void store_weights_as_uint8(QdqState& state);    // qdq/weights.cpp: --weight-storage uint8
 void restore_float_weights(QdqState& state);     // qdq/weights.cpp: --weights qdq
 void own_quant_params(QdqState& state);          // qdq/activations.cpp
-void note_saturation(QdqState& state);           // coverage.cpp
+void note_saturation(QdqState& state);           // qdq/weights.cpp
 
 }  // namespace qcdq

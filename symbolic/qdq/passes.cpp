@@ -1,4 +1,4 @@
-// The order of the pass families in qdq/*.cpp, between convert and
+// run_qdq_passes (qdq/passes.h): the order of the pass families in qdq/*.cpp, between convert and
 // check.
 #include "symbolic/qdq/passes.h"
 

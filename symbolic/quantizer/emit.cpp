@@ -89,7 +89,6 @@ Value emit_fake_quantize(GraphBuilder& graph, NodeArgs& args, const char* name,
   const Value x = args.tensor(name);
   const DType dtype = graph.type(x).dtype;
   QuantParams& params = quantizer.params;
-  with_refusals(args, name, [&] { fit_params(params, graph.type(x), graph.opset()); });
   const TensorData* constant = graph.constant_data(x);
   if (constant == nullptr) {
     if (quantizer.aten) {
@@ -102,6 +101,7 @@ Value emit_fake_quantize(GraphBuilder& graph, NodeArgs& args, const char* name,
                 quantizer_name(graph));
   }
   const TensorData data = *constant;
+  with_refusals(args, name, [&] { fit_params(params, graph.type(x), graph.opset()); });
   params.storage = constant_storage(quantizer.range, graph.opset());
   if (emission(graph).qdq_weights && is_8bit(params.storage)) {
     // The passes find the codes again; aten's own result stands in for its x, on which division
@@ -129,9 +129,9 @@ Value emit_quantize(GraphBuilder& graph, NodeArgs& args, const char* name,
                     QuantizerRequest quantizer, DType dtype) {
   const Value x = args.tensor(name);
   QuantParams& params = quantizer.params;
-  with_refusals(args, name, [&] { fit_params(params, graph.type(x), graph.opset()); });
   if (const TensorData* constant = graph.constant_data(x)) {
     const TensorData data = *constant;
+    with_refusals(args, name, [&] { fit_params(params, graph.type(x), graph.opset()); });
     params.storage = dtype;
     return graph.constant(constant_codes(graph, args, name, data, quantizer),
                           x.name + "_quantized");

@@ -1,12 +1,12 @@
 // The nodes of quantisers (quantizer/nodes.h): Clip, and the forms for scales that are known at run
 // time only. quantizer/params.cpp checks the parameters and chooses storage types.
 #include "symbolic/quantizer/nodes.h"
-#include "symbolic/graph/element_types.h"
 
 #include <algorithm>
-#include <map>
+#include <set>
 #include <utility>
 
+#include "symbolic/graph/element_types.h"
 #include "symbolic/quantizer/opset_rules.h"
 
 namespace qcdq {
@@ -45,8 +45,7 @@ class FragmentBuilder {
   FragmentValue add(const char* op_type, std::vector<FragmentValue> inputs, const char* label,
                     Attributes attributes = {}) {
     std::string name = label;
-    for (int copy = 1; used_.contains(name); ++copy) name = label + std::to_string(copy);
-    used_[name] = true;
+    for (int copy = 1; !used_.insert(name).second; ++copy) name = label + std::to_string(copy);
     fragment_.nodes.push_back({op_type, std::move(inputs), std::move(attributes), {name}});
     return {name, std::nullopt};
   }
@@ -344,7 +343,7 @@ class FragmentBuilder {
   int64_t shift_ = 0;
   FragmentValue scale_, zero_point_;  // run-time ones, once they have their form
   Fragment fragment_;
-  std::map<std::string, bool> used_;
+  std::set<std::string> used_;  // names of results
 };
 
 }  // namespace

@@ -1,6 +1,6 @@
 // opset_rules: from which opset on ONNX can express what a quantiser wants. One row per rule;
 // tests/symbolic/quantizer/opset_rules_test.cpp asks onnx's own schemas whether every row is true.
-// Used by symbolics/quantizers.cpp and qdq/passes.cpp.
+// Used by quantizer/ and qdq/.
 #pragma once
 
 #include <cstdint>

@@ -1,11 +1,11 @@
 // See follow_axes.h.
 #include "symbolic/record/follow_axes.h"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <stdexcept>
 
+#include "symbolic/graph/message_text.h"
+#include "symbolic/program/compare_tensors.h"
 #include "symbolic/program/run_node.h"
 #include "symbolic/program/values.h"
 
@@ -17,9 +17,9 @@ using JitValue = torch::jit::Value;
 
 namespace {
 
-constexpr double kTolerance = 1e-4;  // relative to the largest element
-// |a - b| / |b| as vectors, of a model that computes on integers: codes may be a step apart. A size
-// that a trace has baked shifts or repeats whole rows.
+constexpr double kTolerance = 1e-4;  // of max_relative
+// Of rms_relative, for a model that computes on integers: codes may be a step apart. A size that a
+// trace has baked shifts or repeats whole rows.
 constexpr double kIntegerTolerance = 0.1;
 
 }  // namespace
@@ -102,7 +102,7 @@ void AxisProof::refuse_baked(const Node& node, const std::string& reason) const 
 
 void AxisProof::refuse_second_size(const RunFailure& failure) const {
   if (const Node* node = baked_node(program_.graph->block())) {
-    refuse_baked(*node, "its result has the shape " + shape_text(seen(1, node->output())->dims) +
+    refuse_baked(*node, "its result has the shape " + list_text(seen(1, node->output())->dims) +
                             " at " + sizes_text(symbols_) + ": it keeps the example's size");
   }
   if (failure.node == nullptr) throw std::runtime_error(failure.message);
@@ -111,8 +111,8 @@ void AxisProof::refuse_second_size(const RunFailure& failure) const {
 
 void AxisProof::note_baked(const Node& node) const {
   program_.notes.push_back(describe_node(node) + ": its result has the shape " +
-                           shape_text(seen(1, node.output())->dims) + " at " +
-                           sizes_text(symbols_) + ", as in the model: is a size baked in?");
+                           list_text(seen(1, node.output())->dims) + " at " + sizes_text(symbols_) +
+                           ", as in the model: is a size baked in?");
 }
 
 void AxisProof::prove(const std::vector<c10::IValue>& second_examples) const {
@@ -164,24 +164,17 @@ std::string AxisProof::compare(const std::string& name, const at::Tensor& ours,
                                const at::Tensor& expected) const {
   const std::string start = "output '" + name + "' ";
   if (ours.sizes() != expected.sizes()) {
-    return start + "has the shape " + shape_text(ours.sizes().vec()) + ", the model gives " +
-           shape_text(expected.sizes().vec());
+    return start + "has the shape " + list_text(ours.sizes().vec()) + ", the model gives " +
+           list_text(expected.sizes().vec());
   }
   if (ours.scalar_type() != expected.scalar_type()) {
     return start + "is " + c10::toString(ours.scalar_type()) + ", the model gives " +
            c10::toString(expected.scalar_type());
   }
-  if (ours.numel() == 0) return "";
-  const at::Tensor a = ours.to(at::kDouble);
-  const at::Tensor b = expected.to(at::kDouble);
-  const double largest = at::nan_to_num(b, 0, 0, 0).abs().max().item<double>();
-  if (at::allclose(a, b, kTolerance, kTolerance * largest, /*equal_nan=*/true)) return "";
-  if (program_.integer_kernels &&
-      (a - b).norm().item<double>() <= kIntegerTolerance * b.norm().item<double>()) {
-    return "";
-  }
-  return start + "differs from the model's by up to " +
-         std::to_string((a - b).abs().max().item<double>());
+  const TensorDifference difference = compare_tensors(expected, ours);
+  if (difference.max_relative <= kTolerance) return "";
+  if (program_.integer_kernels && difference.rms_relative <= kIntegerTolerance) return "";
+  return start + "differs from the model's by up to " + std::to_string(difference.max_abs);
 }
 
 }  // namespace qcdq

@@ -22,7 +22,7 @@ class Recorder {
   /// Refuses, naming the node, where the graph fails at the second size.
   void run();
   /// Folds what the last run decides: shape queries, branches and loops on shapes, strided views.
-  /// Returns what was folded, one word each; empty where there was nothing.
+  /// Returns the names of what was folded ("shape queries"); empty where there was nothing.
   std::vector<std::string> fold();
   /// After lower() has changed the graph: types its values by the last run, and runs again where
   /// some are new.

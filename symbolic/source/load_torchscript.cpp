@@ -94,21 +94,48 @@ std::string describe_load_error(const std::exception& error) {
          " is not registered: load the library that defines it first (qcdq export --plugin LIB.so)";
 }
 
-std::string signature(const c10::FunctionSchema& schema) {
+torch::jit::Function& find_method(const torch::jit::Module& module, const std::string& name) {
+  if (const auto method = module.find_method(name)) return method->function();
   std::string names;
-  for (size_t i = 1; i < schema.arguments().size(); ++i) {
-    const c10::Argument& argument = schema.arguments()[i];
-    names += (names.empty() ? "" : ", ") + plain_name(argument.name());
-    if (argument.default_value()) names += "=" + value_text(*argument.default_value());
+  for (const auto& one : module.get_methods()) names += (names.empty() ? "" : ", ") + one.name();
+  fail("the module has no method '" + name + "' (it has " + names + ")");
+}
+
+/// `name`, or with the first number that makes it differ from all in `taken`: "x_1".
+std::string free_name(const std::string& name, const std::vector<std::string>& taken) {
+  std::string candidate = name;
+  for (int copy = 1; std::find(taken.begin(), taken.end(), candidate) != taken.end(); ++copy) {
+    candidate = name + "_" + std::to_string(copy);
   }
-  return schema.name() + "(" + names + ")";
+  return candidate;
+}
+
+/// Without self.
+std::vector<std::string> names_of(const c10::FunctionSchema& schema) {
+  std::vector<std::string> names;
+  for (size_t i = 1; i < schema.arguments().size(); ++i) {
+    names.push_back(free_name(plain_name(schema.arguments()[i].name()), names));
+  }
+  return names;
+}
+
+std::string signature(const c10::FunctionSchema& schema) {
+  const std::vector<std::string> names = names_of(schema);
+  std::string text;
+  for (size_t i = 0; i < names.size(); ++i) {
+    const c10::Argument& argument = schema.arguments()[i + 1];
+    text += (text.empty() ? "" : ", ") + names[i];
+    if (argument.default_value()) text += "=" + value_text(*argument.default_value());
+  }
+  return schema.name() + "(" + text + ")";
 }
 
 /// One value per argument: those given, then defaults.
 std::vector<c10::IValue> complete_arguments(const c10::FunctionSchema& schema,
                                             const std::vector<c10::IValue>& given) {
   const auto& arguments = schema.arguments();
-  const size_t count = arguments.size() - 1;
+  const std::vector<std::string> names = names_of(schema);
+  const size_t count = names.size();
   if (given.size() > count) {
     fail(signature(schema) + " takes " + std::to_string(count) + " inputs, got " +
          std::to_string(given.size()));
@@ -116,7 +143,7 @@ std::vector<c10::IValue> complete_arguments(const c10::FunctionSchema& schema,
   std::vector<c10::IValue> values;
   for (size_t i = 0; i < count; ++i) {
     const c10::Argument& argument = arguments[i + 1];
-    const std::string name = plain_name(argument.name());
+    const std::string& name = names[i];
     if (i >= given.size()) {
       if (!argument.default_value()) {
         fail(signature(schema) + ": input '" + name + "' has no default and was not given");
@@ -156,7 +183,27 @@ void check_names(const std::vector<std::string>& names, const char* what) {
   }
 }
 
+/// Gives the inputs the names in `given`, where there are any; else each keeps its own, and gets a
+/// number where that is taken (the tensors of a tuple x are x_0 and x_1, as an argument may be).
+void name_inputs(std::vector<ProgramInput>& inputs, const std::vector<std::string>& given) {
+  if (!given.empty() && given.size() != inputs.size()) {
+    fail("input names: " + std::to_string(given.size()) + " given, the model has " +
+         std::to_string(inputs.size()) + " tensor inputs");
+  }
+  check_names(given, "input");
+  std::vector<std::string> names;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    names.push_back(given.empty() ? free_name(inputs[i].name, names) : given[i]);
+    inputs[i].name = names.back();
+  }
+}
+
 }  // namespace
+
+std::vector<std::string> argument_names(const torch::jit::Module& module,
+                                        const std::string& method) {
+  return names_of(find_method(module, method).getSchema());
+}
 
 torch::jit::Module load_torchscript(const std::string& path) {
   check_archive(path);
@@ -182,20 +229,16 @@ torch::jit::Module load_torchscript(const std::string& path) {
 Program program_from_torchscript(const torch::jit::Module& module,
                                  const std::vector<c10::IValue>& inputs,
                                  const ExportOptions& options) {
-  const auto method = module.find_method(options.method);
-  if (!method) {
-    std::string names;
-    for (const auto& one : module.get_methods()) names += (names.empty() ? "" : ", ") + one.name();
-    fail("the module has no method '" + options.method + "' (it has " + names + ")");
-  }
-  const c10::FunctionSchema& schema = method->function().getSchema();
+  torch::jit::Function& method = find_method(module, options.method);
+  const c10::FunctionSchema& schema = method.getSchema();
+  const std::vector<std::string> schema_names = names_of(schema);
   const std::vector<c10::IValue> values = complete_arguments(schema, inputs);
 
   Program program;
   program.parameter_paths = parameter_paths(module);
   program.output_names = options.output_names;
   program.owner = std::make_shared<torch::jit::Module>(module);
-  program.graph = method->graph()->copy();
+  program.graph = torch::jit::toGraphFunction(method).graph()->copy();
   bind_module(program.graph, module);
 
   // Tensors that were given stay inputs, those in tuples and lists too; all else is a constant of
@@ -204,7 +247,7 @@ Program program_from_torchscript(const torch::jit::Module& module,
   size_t place = 0;  // in graph.inputs()
   for (size_t i = 0; i < values.size(); ++i) {
     is_input[i] = i < inputs.size() && holds_tensors(values[i]);
-    const std::string name = plain_name(schema.arguments()[i + 1].name());
+    const std::string& name = schema_names[i];
     if (!is_input[i]) {
       bind_input(*program.graph, place, values[i]);
       if (i < inputs.size()) {
@@ -222,21 +265,8 @@ Program program_from_torchscript(const torch::jit::Module& module,
       place += expand_input(program, place, values[i], name);
     }
   }
-  std::vector<std::string> names;
-  for (const ProgramInput& input : program.inputs) {
-    const bool taken = std::find(names.begin(), names.end(), input.name) != names.end();
-    names.push_back(taken ? input.name + "_" + std::to_string(names.size()) : input.name);
-  }
-  if (!options.input_names.empty()) {
-    if (options.input_names.size() != names.size()) {
-      fail("input names: " + std::to_string(options.input_names.size()) + " given, the model has " +
-           std::to_string(names.size()) + " tensor inputs");
-    }
-    names = options.input_names;
-  }
-  check_names(names, "input");
   check_names(options.output_names, "output");
-  for (size_t i = 0; i < names.size(); ++i) program.inputs[i].name = names[i];
+  name_inputs(program.inputs, options.input_names);
   apply_dynamic_axes(program.inputs, options.dynamic_axes);
 
   program.reference = [module, name = options.method, values,

@@ -22,7 +22,8 @@ struct Table {
 };
 
 // A family's table is named after its file.
-#define QCDQ_TABLE(family) Table{#family ".cpp", family##_symbolics()}
+#define QCDQ_TABLE(family) \
+  Table { #family ".cpp", family##_symbolics() }
 
 auto tables() {
   return std::array{

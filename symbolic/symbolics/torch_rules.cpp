@@ -89,12 +89,6 @@ Value as_output(GraphBuilder& graph, const NodeArgs& args, const Value& x) {
 
 bool ends_with_scalar(const NodeArgs& args) { return args.op().ends_with(".Scalar"); }
 
-std::string list_text(const std::vector<int64_t>& values) {
-  std::string line = "[";
-  for (int64_t value : values) line += (line.size() > 1 ? ", " : "") + std::to_string(value);
-  return line + "]";
-}
-
 std::vector<int64_t> spread(std::vector<int64_t> values, int64_t spatial) {
   if (values.size() == 1) values.resize(spatial, values[0]);
   return values;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "qcdq/symbolic.h"
+#include "symbolic/graph/message_text.h"
 
 namespace qcdq {
 
@@ -38,8 +39,6 @@ Value as_output(GraphBuilder& graph, const NodeArgs& args, const Value& x);
 /// Whether the op is an overload that takes a Scalar where others take a second Tensor.
 bool ends_with_scalar(const NodeArgs& args);
 
-/// "[1, 2]", for messages.
-std::string list_text(const std::vector<int64_t>& values);
 /// One number stands for all spatial dimensions, as torch's layers have it.
 std::vector<int64_t> spread(std::vector<int64_t> values, int64_t spatial);
 

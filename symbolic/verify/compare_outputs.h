@@ -1,5 +1,5 @@
-// Outputs of the torch model against ONNX Runtime's, and boxed torch values to lists of tensors
-// (verify.cpp).
+// Outputs of the torch model against ONNX Runtime's, and boxed torch values as lists of tensors.
+// verifier.cpp judges what is found here.
 #pragma once
 
 #include <torch/script.h>
@@ -17,16 +17,14 @@ namespace qcdq {
 std::vector<at::Tensor> flatten_tensors(const c10::IValue& value, const std::string& what);
 
 struct OutputComparison {
-  OutputDifference difference;
-  // |a-b| / |a| as vectors: one value that differs counts little, many count.
-  double rms_relative = 0;
-  std::string
-      mismatch;  // type, shape, or a non-float value that differs; "" = only the numbers above tell
+  OutputDifference difference;  // `run` and `kind` are the caller's to set
+  double rms_relative = 0;      // of TensorDifference
+  // What differs in type, shape, or a value that is no float; "" = only the numbers above tell.
+  std::string mismatch;
 };
 
-/// `name` and `run` are copied into the result. Floating values: NaN equals NaN and an infinity
-/// itself; anywhere else they make max_abs infinite. Other types must be equal.
-OutputComparison compare_outputs(const std::string& name, const std::string& run,
-                                 const at::Tensor& torch, const at::Tensor& ort);
+/// compare_tensors, with the types: floating values may differ, others must be equal.
+OutputComparison compare_outputs(const std::string& name, const at::Tensor& torch,
+                                 const at::Tensor& ort);
 
 }  // namespace qcdq

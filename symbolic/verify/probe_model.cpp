@@ -1,16 +1,8 @@
 // Quantisers of an .onnx file and copies of it with more outputs; see verify/probe_model.h.
 #include "symbolic/verify/probe_model.h"
 
-#include <fcntl.h>
-#include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/io/zero_copy_stream_impl.h>
-#include <onnx/onnx_pb.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <climits>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -18,6 +10,8 @@
 #include <sstream>
 #include <stdexcept>
 #include <unordered_set>
+
+#include "symbolic/file/proto.h"
 
 namespace qcdq {
 
@@ -28,22 +22,6 @@ struct OnnxFile::Model {
 };
 
 namespace {
-
-void parse(const std::string& path, onnx::ModelProto& model) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) throw std::runtime_error("cannot open " + path + ": " + std::strerror(errno));
-  google::protobuf::io::FileInputStream file(fd);
-  file.SetCloseOnDelete(true);
-  google::protobuf::io::CodedInputStream coded(&file);
-  coded.SetTotalBytesLimit(INT_MAX);
-  const bool parsed = model.ParseFromCodedStream(&coded) && coded.ConsumedEntireMessage();
-  if (file.GetErrno() != 0) {
-    throw std::runtime_error("cannot read " + path + ": " + std::strerror(file.GetErrno()));
-  }
-  if (!parsed || !model.has_graph() || model.ir_version() == 0) {
-    throw std::runtime_error(path + " is not an ONNX file");
-  }
-}
 
 std::string serialize(const onnx::ModelProto& model) {
   std::string bytes;
@@ -146,7 +124,7 @@ void add_outputs(onnx::GraphProto& graph, const std::vector<std::string>& output
 }  // namespace
 
 OnnxFile::OnnxFile(const std::string& path) : path_(path), model_(std::make_unique<Model>()) {
-  parse(path, model_->proto);
+  model_->proto = parse_model(path);
   const onnx::GraphProto& graph = model_->proto.graph();
   for (const auto& initializer : graph.initializer()) {
     model_->initializers.insert(initializer.name());

@@ -1,6 +1,6 @@
-// An .onnx file as verify.cpp needs it: its quantisers, and copies of the model with more outputs.
-// It keeps the protobuf message whole (read.cpp's OnnxGraph would drop what the exporter doesn't
-// know). No torch.
+// An .onnx file as verifier.cpp needs it: its quantisers, and copies of the model with more
+// outputs. It keeps the protobuf message whole (read.cpp's OnnxGraph would drop what the exporter
+// doesn't know). No torch.
 #pragma once
 
 #include <memory>

@@ -71,9 +71,11 @@ void Verifier::compare(const BoxedForward& reference, const std::vector<c10::IVa
   float_bias_results_.clear();
   // With quantisers the optimised run is judged by this one.
   if (options_.optimization != Optimization::kAll || !file_.quantizers().empty()) {
-    unoptimized_run("optimisations off, " + label);
+    unoptimized_run({RunKind::kUnoptimized, "optimisations off, " + label});
   }
-  if (options_.optimization != Optimization::kOff) optimized_run("optimisations on, " + label);
+  if (options_.optimization != Optimization::kOff) {
+    optimized_run({RunKind::kOptimized, "optimisations on, " + label});
+  }
 }
 
 template <typename Bytes>
@@ -143,7 +145,7 @@ void Verifier::fail(const Findings& findings) {
   for (const std::string& failure : findings.failures) report_.failures.push_back(failure);
 }
 
-void Verifier::unoptimized_run(const std::string& run) {
+void Verifier::unoptimized_run(const LabelledRun& run) {
   Findings findings;
   NamedTensors named;
   if (judge_codes_) {
@@ -156,7 +158,7 @@ void Verifier::unoptimized_run(const std::string& run) {
     for (const RoundedBias& bias : file_.rounded_biases()) {
       const double distance = rounding_distance(bias, named);
       if (distance > kHalfCode) {
-        findings.add(bias.value, run + ": bias '" + bias.value + "': a code is " +
+        findings.add(bias.value, run.name + ": bias '" + bias.value + "': a code is " +
                                      number_text(distance) +
                                      " steps from the float bias in the metadata, expected at "
                                      "most 0.5");
@@ -170,13 +172,14 @@ void Verifier::unoptimized_run(const std::string& run) {
 }
 
 void Verifier::compare_formula(const FileQuantizer& q, const NamedTensors& named,
-                               const std::string& run, Findings& findings) {
+                               const LabelledRun& run, Findings& findings) {
   try {
     const CodeCount count = compare_with_formula(q, named);
-    report_.codes.push_back({q.quantized, run, count.codes, count.differing, count.max_steps});
+    report_.codes.push_back(
+        {q.quantized, run.kind, run.name, count.codes, count.differing, count.max_steps});
     if (count.differing > 0) {
-      findings.add(q.node, run + ": " + q.node + ": " + std::to_string(count.differing) + " of " +
-                               std::to_string(count.codes) +
+      findings.add(q.node, run.name + ": " + q.node + ": " + std::to_string(count.differing) +
+                               " of " + std::to_string(count.codes) +
                                " codes differ from the formula, by up to " +
                                std::to_string(count.max_steps));
     }
@@ -189,40 +192,45 @@ void Verifier::compare_formula(const FileQuantizer& q, const NamedTensors& named
 /// The file's own outputs against the torch model's. `judged`: outputs of another run that has been
 /// judged already; an output near those needs no more.
 void Verifier::compare_with_torch(const NamedTensors& named, const NamedTensors* judged,
-                                  const std::string& run, Findings& findings) {
+                                  const LabelledRun& run, Findings& findings) {
   const std::vector<std::string>& names = file_.outputs();
   if (names.size() != expected_.size()) {
     findings.add(names.empty() ? "" : names[0],
-                 run + ": the torch model gives " + std::to_string(expected_.size()) +
+                 run.name + ": the torch model gives " + std::to_string(expected_.size()) +
                      " outputs, the file " + std::to_string(names.size()));
     return;
   }
   for (size_t i = 0; i < names.size(); ++i) {
     const std::string& name = names[i];
     const at::Tensor ort = to_tensor(named.at(name), name);
-    const OutputComparison result = compare_outputs(name, run, expected_[i], ort);
-    const OutputDifference& difference = result.difference;
+    OutputComparison result = compare_outputs(name, expected_[i], ort);
+    OutputDifference& difference = result.difference;
+    difference.kind = run.kind;
+    difference.run = run.name;
     if (record_) report_.outputs.push_back(difference);
     if (!result.mismatch.empty()) {
-      findings.add(name, run + ": output '" + name + "': " + result.mismatch);
+      findings.add(name, run.name + ": output '" + name + "': " + result.mismatch);
       continue;
     }
     if (difference.max_relative <= options_.tolerance) continue;
     std::optional<std::string> cause;
-    if (judged == nullptr) cause = float_biases(i, named);
+    if (judged == nullptr) {
+      cause = float_biases(i, named, difference);
+      if (record_) report_.outputs.back() = difference;
+    }
     if (!cause) cause = ties(result);
     if (cause) {
       if (record_ && findings.failures.empty()) {  // else there is a better reason
-        warn(run + ": output '" + name + "': relative difference " +
+        warn(run.name + ": output '" + name + "': relative difference " +
              number_text(difference.max_relative) + ": " + *cause);
       }
       continue;
     }
     if (judged != nullptr &&
-        within_movement(compare_outputs(name, run, to_tensor(judged->at(name), name), ort))) {
+        within_movement(compare_outputs(name, to_tensor(judged->at(name), name), ort))) {
       continue;
     }
-    findings.add(name, run + ": output '" + name + "': relative difference " +
+    findings.add(name, run.name + ": output '" + name + "': relative difference " +
                            number_text(difference.max_relative) + ", expected at most " +
                            number_text(options_.tolerance));
   }
@@ -238,7 +246,9 @@ std::optional<std::string> Verifier::ties(const OutputComparison& comparison) {
 
 /// With its int32 biases as the floats that they were (within half a code each: unoptimized_run
 /// looks) the file gives torch's output `i`: the cause in words. `named`: what it gives as it is.
-std::optional<std::string> Verifier::float_biases(size_t i, const NamedTensors& named) {
+/// `difference` gets the number.
+std::optional<std::string> Verifier::float_biases(size_t i, const NamedTensors& named,
+                                                  OutputDifference& difference) {
   if (!judge_codes_ || file_.rounded_biases().empty()) return {};
   if (float_bias_results_.empty()) {
     const std::vector<std::string> values = exposed(false);
@@ -248,9 +258,10 @@ std::optional<std::string> Verifier::float_biases(size_t i, const NamedTensors& 
   }
   const std::string& name = file_.outputs()[i];
   const OutputComparison result =
-      compare_outputs(name, "", expected_[i], to_tensor(float_bias_results_.at(name), name));
+      compare_outputs(name, expected_[i], to_tensor(float_bias_results_.at(name), name));
   if (!result.mismatch.empty()) return {};
   const double relative = result.difference.max_relative;
+  difference.max_relative_with_float_biases = relative;
   if (!(relative <= options_.tolerance) && !ties(result)) return {};
   CodeCount total;
   for (const auto& [codes, type] : code_types_) {
@@ -281,8 +292,8 @@ void Verifier::measure_movement() {
                           [&] { return file_.with_moved_quantizer_inputs(fraction); }),
                   names);
     for (const std::string& name : names) {
-      const OutputComparison result = compare_outputs(name, "", to_tensor(still.at(name), name),
-                                                      to_tensor(moved.at(name), name));
+      const OutputComparison result =
+          compare_outputs(name, to_tensor(still.at(name), name), to_tensor(moved.at(name), name));
       movement_[name] = std::max(movement_[name], result.rms_relative);
     }
   }
@@ -305,7 +316,7 @@ NamedTensors Verifier::local_results(const NamedTensors& optimized) {
   return named;
 }
 
-void Verifier::compare_local(const NamedTensors& optimized, const std::string& run,
+void Verifier::compare_local(const NamedTensors& optimized, const LabelledRun& run,
                              Findings& findings) {
   const NamedTensors local = local_results(optimized);
   int64_t wrong = 0;
@@ -313,10 +324,11 @@ void Verifier::compare_local(const NamedTensors& optimized, const std::string& r
     if (code_types_.count(q.codes) == 0) continue;
     const CodeCount count = compare_codes(local.at(q.codes), optimized.at(q.codes));
     if (record_) {
-      report_.codes.push_back({q.quantized, run, count.codes, count.differing, count.max_steps});
+      report_.codes.push_back(
+          {q.quantized, run.kind, run.name, count.codes, count.differing, count.max_steps});
     }
     if (count.max_steps <= 1 || ++wrong > kMostFailuresOfARun) continue;
-    findings.add(q.node, run + ": " + q.node + ": codes differ by up to " +
+    findings.add(q.node, run.name + ": " + q.node + ": codes differ by up to " +
                              std::to_string(count.max_steps) +
                              " steps from those without optimisations on the same input, expected "
                              "at most 1 (" +
@@ -328,13 +340,13 @@ void Verifier::compare_local(const NamedTensors& optimized, const std::string& r
         "; and so do " + std::to_string(wrong - kMostFailuresOfARun) + " more quantisers";
   }
   for (const std::string& name : file_.outputs()) {
-    const OutputComparison result = compare_outputs(name, run, to_tensor(local.at(name), name),
-                                                    to_tensor(optimized.at(name), name));
+    const OutputComparison result =
+        compare_outputs(name, to_tensor(local.at(name), name), to_tensor(optimized.at(name), name));
     const double relative = result.difference.max_relative;
     // An output that is a quantiser's codes has been judged; other integers may follow one.
     if (!result.mismatch.empty() || code_types_.count(name) != 0) continue;
     if (!(relative <= options_.tolerance)) {
-      findings.add(name, run + ": output '" + name + "': relative difference " +
+      findings.add(name, run.name + ": output '" + name + "': relative difference " +
                              number_text(relative) +
                              " from that without optimisations on the same codes, expected at "
                              "most " +
@@ -343,7 +355,7 @@ void Verifier::compare_local(const NamedTensors& optimized, const std::string& r
   }
 }
 
-Verifier::Findings Verifier::judge_optimized(const std::string& run, const Config& config) {
+Verifier::Findings Verifier::judge_optimized(const LabelledRun& run, const Config& config) {
   Findings findings;
   const NamedTensors named = run_named(plain_session(true, config), file_.outputs());
   if (judge_codes_) {
@@ -364,7 +376,7 @@ Verifier::Findings Verifier::judge_optimized(const std::string& run, const Confi
   return findings;
 }
 
-void Verifier::optimized_run(const std::string& run) {
+void Verifier::optimized_run(const LabelledRun& run) {
   const Findings findings = judge_optimized(run, {});
   if (findings.failures.empty()) return;
   record_ = false;

@@ -32,6 +32,11 @@ class Verifier {
     void add(const std::string& where, std::string failure);
   };
   using Config = std::vector<std::pair<std::string, std::string>>;
+  /// A set of inputs in one of ONNX Runtime's modes; `name` is what the report calls it.
+  struct LabelledRun {
+    RunKind kind;
+    std::string name;
+  };
 
   /// The session of that name, made from what `bytes()` returns (from the file itself where that is
   /// "") the first time.
@@ -42,17 +47,18 @@ class Verifier {
   NamedTensors run_named(const OrtSession& session, const std::vector<std::string>& values) const;
   std::vector<std::string> exposed(bool all) const;
 
-  void unoptimized_run(const std::string& run);
-  void optimized_run(const std::string& run);
-  Findings judge_optimized(const std::string& run, const Config& config);
+  void unoptimized_run(const LabelledRun& run);
+  void optimized_run(const LabelledRun& run);
+  Findings judge_optimized(const LabelledRun& run, const Config& config);
   NamedTensors local_results(const NamedTensors& optimized);
-  void compare_formula(const FileQuantizer& q, const NamedTensors& named, const std::string& run,
+  void compare_formula(const FileQuantizer& q, const NamedTensors& named, const LabelledRun& run,
                        Findings& findings);
-  void compare_local(const NamedTensors& optimized, const std::string& run, Findings& findings);
+  void compare_local(const NamedTensors& optimized, const LabelledRun& run, Findings& findings);
   void compare_with_torch(const NamedTensors& named, const NamedTensors* judged,
-                          const std::string& run, Findings& findings);
+                          const LabelledRun& run, Findings& findings);
   std::optional<std::string> ties(const OutputComparison& comparison);
-  std::optional<std::string> float_biases(size_t output, const NamedTensors& named);
+  std::optional<std::string> float_biases(size_t output, const NamedTensors& named,
+                                          OutputDifference& difference);
   bool within_movement(const OutputComparison& comparison);
   void measure_movement();
   void warn(const std::string& warning);
@@ -66,13 +72,13 @@ class Verifier {
   bool moves_codes_ = false;  // a quantiser's input is computed
   bool record_ = true;        // rows of the report are written
   std::map<std::string, OrtSession> sessions_;
-  // Of the set of inputs at hand:
-  std::vector<at::Tensor> expected_;
-  std::vector<TensorData> fed_;
+  // The members below belong to the set of inputs that compare() is working on.
+  std::vector<at::Tensor> expected_;        // the torch model's outputs
+  std::vector<TensorData> fed_;             // the inputs
   std::map<std::string, double> movement_;  // rms_relative of outputs, by name
   NamedTensors float_bias_results_;
-  std::unordered_map<std::string, DType>
-      code_types_;  // of quantisers that are compared, weights excepted
+  // Element types of the codes of the quantisers that are compared, weights excepted.
+  std::unordered_map<std::string, DType> code_types_;
 };
 
 }  // namespace qcdq

@@ -33,7 +33,7 @@ double VerifyReport::max_relative() const {
 int64_t VerifyReport::codes_compared() const {
   int64_t total = 0;
   for (const CodeDifference& code : codes) {
-    if (code.run.rfind("optimisations off", 0) == 0) total += code.codes;
+    if (code.kind == RunKind::kUnoptimized) total += code.codes;
   }
   return total;
 }
@@ -41,7 +41,7 @@ int64_t VerifyReport::codes_compared() const {
 int64_t VerifyReport::codes_differing() const {
   int64_t total = 0;
   for (const CodeDifference& code : codes) {
-    if (code.run.rfind("optimisations off", 0) == 0) total += code.differing;
+    if (code.kind == RunKind::kUnoptimized) total += code.differing;
   }
   return total;
 }

@@ -79,6 +79,19 @@ def test_traced_names(qcdq, models, tmp_path):
         result = qcdq("export", models["traced"], "-o", "o.onnx", "--input", spec, cwd=tmp_path)
         assert result.returncode == 0, result
         assert graph_inputs(tmp_path / "o.onnx") == {"x": (onnx.TensorProto.FLOAT, [2, 4])}
+    for axis in ["x:0=N", "x.1:0=N"]:
+        options = ["--input", "x=f32[2,4]", "--dynamic", axis]
+        result = qcdq("export", models["traced"], "-o", "o.onnx", *options, cwd=tmp_path)
+        assert result.returncode == 0, result
+        assert graph_inputs(tmp_path / "o.onnx") == {"x": (onnx.TensorProto.FLOAT, ["N", 4])}
+
+
+@pytest.mark.parametrize("option", [["--input", "x.y=f32[2,4]"], ["--dynamic", "x.y:0=N"]])
+def test_names_with_a_dot_that_no_argument_has(refused, models, option):
+    """Only TorchScript's own number may follow a name."""
+    options = option if option[0] == "--input" else ["--input", "x=f32[2,4]", *option]
+    line = refused("export", models["traced"], "-o", "o.onnx", *options, code=2)
+    assert "no such input" in line and line.endswith(": x")
 
 
 def test_no_inputs(qcdq, models, tmp_path):

@@ -28,11 +28,11 @@ def prefix(tmp_path_factory):
     return folder
 
 
-def build_example(name, prefix, folder):
+def build_outside(source, prefix, folder):
     run(
         "cmake",
         "-S",
-        ROOT / "examples" / name,
+        ROOT / source,
         "-B",
         folder,
         "-G",
@@ -45,7 +45,7 @@ def build_example(name, prefix, folder):
 
 
 def test_program_built_out_of_tree_exports_and_verifies(prefix, tmp_path):
-    folder = build_example("cpp_module", prefix, tmp_path / "build")
+    folder = build_outside("examples/cpp_module", prefix, tmp_path / "build")
     said = run(
         folder / "cpp_module",
         cwd=tmp_path,
@@ -56,7 +56,7 @@ def test_program_built_out_of_tree_exports_and_verifies(prefix, tmp_path):
 
 
 def test_plugin_brings_its_op_and_its_symbolic_function(prefix, tmp_path):
-    plugin = build_example("custom_op", prefix, tmp_path / "build") / "libcustom_op.so"
+    plugin = build_outside("examples/custom_op", prefix, tmp_path / "build") / "libcustom_op.so"
     model = tmp_path / "m.pt"
     # Another process, so that this one's registry stays as it is for other tests.
     run(
@@ -89,6 +89,39 @@ torch.jit.trace(M(), torch.zeros(2, 3)).save({str(model)!r})
         None, {"x": x}
     )[0]
     numpy.testing.assert_allclose(y, 1.5 * torch.tanh(torch.from_numpy(x)).numpy(), rtol=1e-5)
+
+
+def dynamic_section(path):
+    lines = run("objdump", "-p", path).splitlines()
+    entries = [line.split() for line in lines if line.startswith("  ") and len(line.split()) == 2]
+    return [value for key, value in entries if key in ("NEEDED", "RUNPATH", "RPATH")]
+
+
+def test_the_exporter_brings_the_ops(prefix, tmp_path):
+    """libqcdq_onnx.so needs libqcdq_ops.so, which it finds beside itself, so that a program that
+    links qcdq::onnx alone exports a model with qcdq's ops."""
+    for folder in (BUILD / "lib", prefix / "lib"):
+        assert "libqcdq_ops.so" in dynamic_section(folder / "libqcdq_onnx.so")
+    paths = dynamic_section(prefix / "lib" / "libqcdq_onnx.so")
+    assert any("$ORIGIN" in path.split(":") for path in paths), paths
+
+    model, out = tmp_path / "m.pt", tmp_path / "m.onnx"
+    run(
+        ROOT / ".venv/bin/python",
+        "-c",
+        f"""
+import torch
+torch.ops.load_library({str(prefix / "lib" / "libqcdq_ops.so")!r})
+class M(torch.nn.Module):
+    def forward(self, x):
+        return torch.ops.qcdq.fake_quantize(x, torch.tensor(0.5), torch.tensor(0), -8, 7)
+torch.jit.trace(M(), torch.zeros(2, 3)).save({str(model)!r})
+""",
+    )
+    folder = build_outside("tests/e2e/onnx_alone", prefix, tmp_path / "build")
+    run(folder / "onnx_alone", model, out)
+    ops = [node.op_type for node in onnx.load(str(out)).graph.node]
+    assert ops == ["QuantizeLinear", "Clip", "DequantizeLinear"]
 
 
 def test_missing_plugin_is_one_clear_line(prefix, tmp_path):

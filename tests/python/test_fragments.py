@@ -1,6 +1,8 @@
 # The quantisers' nodes as data, through the registered ops that Python replays: what they hold for
 # constant and for run-time scales, and the words of every refusal.
 # Code under test: symbolic/quantizer/nodes.cpp, symbolic/python_ops.cpp, python/qcdq/_fragments.py.
+import json
+
 import numpy
 import onnx
 import onnxruntime
@@ -8,10 +10,10 @@ import pytest
 import torch
 
 import qcdq
-from qcdq._fragments import ONNX_DTYPES, Operand, dynamic_quant_fragment, quant_fragment
+from qcdq._fragments import Operand, dynamic_quant_fragment, onnx_dtype, quant_fragment
 
-F32, F16, F64 = (ONNX_DTYPES[d] for d in (torch.float32, torch.float16, torch.float64))
-I32, U8, I8 = (ONNX_DTYPES[d] for d in (torch.int32, torch.uint8, torch.int8))
+F32, F16, F64 = (onnx_dtype(d) for d in (torch.float32, torch.float16, torch.float64))
+I32, U8, I8 = (onnx_dtype(d) for d in (torch.int32, torch.uint8, torch.int8))
 
 
 def constants(scale, zero_point):
@@ -276,6 +278,66 @@ def test_refusals(keywords, message):
     with pytest.raises(ValueError) as caught:
         fragment(**keywords)
     assert message in str(caught.value)
+
+
+def test_onnx_dtype_is_the_number_of_tensor_proto():
+    numbers = {
+        torch.float32: "FLOAT",
+        torch.float16: "FLOAT16",
+        torch.bfloat16: "BFLOAT16",
+        torch.float64: "DOUBLE",
+        torch.uint8: "UINT8",
+        torch.int8: "INT8",
+        torch.uint16: "UINT16",
+        torch.int16: "INT16",
+        torch.int32: "INT32",
+        torch.int64: "INT64",
+        torch.bool: "BOOL",
+        torch.complex64: "UNDEFINED",
+    }
+    for dtype, name in numbers.items():
+        assert onnx_dtype(dtype) == onnx.TensorProto.DataType.Value(name), dtype
+    # As a TorchScript graph has them: c10::ScalarType's numbers of uint8, float and uint16.
+    assert [onnx_dtype(number) for number in (0, 6, 27)] == [U8, F32, onnx.TensorProto.UINT16]
+
+
+DYNAMIC_REQUEST = {
+    "op": "qcdq::choose_qparams",
+    "x": {"dtype": 1, "shape": [2, 3]},
+    "quant_min": 0,
+    "quant_max": 255,
+    "symmetric": False,
+    "axis": None,
+    "block_size": None,
+    "opset": 21,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": 3}, "dynamic_quant_fragment: unknown argument colour"),
+        ({"opset": "21"}, "dynamic_quant_fragment: opset = '21', expected an int"),
+        ({"opset": 21.5}, "dynamic_quant_fragment: opset = 21.5, expected an int"),
+        ({"axis": "last"}, "dynamic_quant_fragment: axis = 'last', expected an int or None"),
+        ({"symmetric": 1}, "dynamic_quant_fragment: symmetric = 1, expected a bool"),
+        ({"x": {"dtype": 1}}, "dynamic_quant_fragment: shape is missing"),
+        ({"x": {"dtype": 1, "shape": ["N"]}}, "expected a shape of ints"),
+        ({"x": {"dtype": 1, "shape": None, "rank": 2}}, "unknown argument rank"),
+    ],
+)
+def test_requests_go_by_names(changes, message):
+    torch.ops.qcdq_onnx.dynamic_quant_fragment(json.dumps(DYNAMIC_REQUEST))
+    with pytest.raises(ValueError) as caught:
+        torch.ops.qcdq_onnx.dynamic_quant_fragment(json.dumps(DYNAMIC_REQUEST | changes))
+    assert message in str(caught.value)
+
+
+def test_a_request_without_one_of_its_members_is_refused():
+    for name in DYNAMIC_REQUEST:
+        rest = {key: value for key, value in DYNAMIC_REQUEST.items() if key != name}
+        with pytest.raises(ValueError, match=f"dynamic_quant_fragment: {name} is missing"):
+            torch.ops.qcdq_onnx.dynamic_quant_fragment(json.dumps(rest))
 
 
 @pytest.mark.parametrize(

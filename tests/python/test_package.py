@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import numpy
 import onnx
 import pytest
 import torch
@@ -103,6 +104,14 @@ def test_classical_form(net, tmp_path):
     assert count_ops(tmp_path / "a.onnx")["QuantizeLinear"] == 3
 
 
+def test_integers_of_other_libraries(net, tmp_path):
+    report = qcdq.export_onnx(
+        net.eval(), torch.zeros(2, 8), tmp_path / "net.onnx", opset=numpy.int64(17)
+    )
+    assert report.opset == 17 and report.seconds > 0
+    assert list(report.phases)[:2] == ["source", "settle"]  # in the order in which they ran
+
+
 def test_programs_files_and_script_modules(net, tmp_path):
     net.eval()
     x = torch.randn(2, 8)
@@ -132,7 +141,13 @@ def test_programs_files_and_script_modules(net, tmp_path):
         (TypeError, "path is missing", {"path": None}),
         (TypeError, "args and input_t mean the same", {"input_t": torch.zeros(2, 8)}),
         (TypeError, "opset and opset_version mean the same", {"opset": 17, "opset_version": 17}),
-        (ValueError, "opset = 9, expected 10 to 26", {"opset": 9}),
+        (ValueError, "export_onnx: opset = 9, expected 10 to 26", {"opset": 9}),
+        (ValueError, "export_onnx: opset = '17', expected an int", {"opset": "17"}),
+        (ValueError, "opset = 17.5, expected an int", {"opset": 17.5}),
+        (ValueError, "cast_f64 = 1, expected a bool", {"cast_f64": 1}),
+        (ValueError, "weights = 8, expected one of int, qdq", {"weights": 8}),
+        (ValueError, "input_names = [3], expected a list of str", {"input_names": [3]}),
+        (ValueError, "axis = 'batch', expected an int", {"dynamic_axes": {"x": {"batch": "N"}}}),
         (ValueError, "weights = 'fp8', expected one of int, qdq", {"weights": "fp8"}),
         (
             ValueError,
@@ -187,6 +202,7 @@ def test_libraries_need_no_python():
             ["objdump", "-p", str(path)], capture_output=True, text=True, check=True
         ).stdout
         assert "libpython" not in needed and "libtorch_python" not in needed
+        assert ("libqcdq_ops.so" in needed) == (name == "libqcdq_onnx.so")
 
 
 def test_console_script_is_the_cpp_program():

@@ -121,11 +121,13 @@ def test_int32_biases_explain_every_difference(qcdq, moved):
     report = json.loads(result.stdout)
     assert report["codes_differing"] == 0 and report["max_relative"] > 1e-4
     notes = [w for w in report["warnings"] if "optimisations off" in w]
-    words = (
-        r"3 float biases are int32 in the file, which moves [1-9]\d* of \d+ codes; "
-        r"with float biases the difference is .*e-0[5-9]$"
-    )
+    words = r"3 float biases are int32 in the file, which moves [1-9]\d* of \d+ codes; "
     assert notes and all(re.search(words, note) for note in notes), notes
+    # Numbers come from the rows: what is left with float biases depends on the CPU, down to 0.
+    explained = [o for o in report["outputs"] if "max_relative_with_float_biases" in o]
+    assert len(explained) == len(notes)
+    for row in explained:
+        assert row["max_relative"] > 1e-4 >= row["max_relative_with_float_biases"], row
 
 
 def wrong_scale(graph, tensors):

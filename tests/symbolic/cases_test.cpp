@@ -61,7 +61,7 @@ void expect_same_numbers(const at::Tensor& torch_value, const at::Tensor& ort_va
 void expect_ort_agrees(const OnnxGraph& graph, const Program& program) {
   const std::filesystem::path path =
       std::filesystem::temp_directory_path() / ("qcdq_case_" + std::to_string(getpid()) + ".onnx");
-  write_model(graph, path.string(), ExternalDataMode::kNever);
+  write_model(graph, path.string(), ExternalData::kNever);
   std::optional<OrtModel> model;
   try {
     model.emplace(path.string(), OrtOptions{.library = "",

@@ -78,12 +78,12 @@ struct FakeQuantizeOp {
     const V ratio = hn::Div(load_f32(d, in.x), f.scale);
     store_f32(d, value(d, hn::Round(hn::Min(hn::Max(ratio, f.lo), f.hi)), f.scale), out);
   }
-  // The + 0 makes -0 (a code equal to the zero point) into +0.
+  // Adding 0 turns the -0 of a code that equals the zero point into +0.
   static HWY_INLINE V value(D d, V distance, V scale) {
     return hn::MulAdd(distance, scale, hn::Zero(d));
   }
 
-  // The elements of whole groups; returns how many that were.
+  // Computes the elements that fill whole groups, and returns how many those are.
   HWY_INLINE size_t groups(D d, int64_t offset, size_t count, const Folded& f) const {
     const X* x = inputs.x + offset;
     X* out = y + offset;
@@ -128,8 +128,9 @@ struct FakeQuantizeOp {
       group<Rounding::kDivided, kStores>(d, x, out, p, doubt);
     }
   }
-  // Returns whether all codes are beyond doubt. `p` has parameters for each vector of the group.
-  // What comes after a group in order is asked for by the caller, who knows where that is.
+  // Computes one group of vectors. `p` has parameters for each of its vectors. Returns whether
+  // every code is certain; if not, the caller divides. With GroupParams the caller also prefetches:
+  // it knows whether the next group lies in this row or in the rows below.
   template <Rounding kRounding, Stores kStores, size_t kVectors = Group<D>::kVectors, class Params>
   HWY_INLINE bool group(D d, const X* x, X* out, const Params& p, V doubt) const {
     constexpr bool kInOrder = !std::is_same_v<Params, Folded>;
@@ -163,8 +164,9 @@ struct FakeQuantizeOp {
     return kRounding != Rounding::kTested || hn::AllFalse(d, hn::Ge(furthest, doubt));
   }
 
-  // The upper end is clamped where two vectors are one: as the bits of values, which rise with the
-  // codes. `cap` is the largest. NaN takes the lower end, as in Formula::clamp.
+  // The upper end of the range is clamped after two vectors of f32 have become one of 16 bits:
+  // their bits rise with the codes, and `cap` holds the bits of the largest value. NaN becomes the
+  // lower end, as in Formula::clamp.
   using MultipliedGroup = Group<D, 8>;
   template <Stores kStores>
   HWY_INLINE void multiplied_group(D d, const X* x, X* out, const Folded& f, uint16_t cap) const {
@@ -179,11 +181,12 @@ struct FakeQuantizeOp {
     v.template store_capped<kStores>(d, cap, out);
   }
 
-  // Rows whose columns have the same parameters in each row: what fold() makes of them, once.
+  // The parameters of columns, which are the same in every row: computed once, as fold() does for a
+  // single parameter.
   static constexpr size_t kFields = 4;
   struct FoldedColumns {
-    // The scale of a column; its inverse, lo and hi follow, a group's columns from each to the
-    // next.
+    // Points at the scale of a column. Its inverse, lo and hi follow at distances of one group's
+    // columns.
     HWY_INLINE float* of(size_t column) const {
       const size_t size = Group<D>::kVectors * hn::Lanes(D());
       return groups.get() + column / size * size * kFields + column % size;
@@ -191,8 +194,8 @@ struct FakeQuantizeOp {
     hwy::AlignedFreeUniquePtr<float[]> groups;
     float doubt = 0.0f;
   };
-  // A group is neighbours of one row, each vector with parameters of its own, or the same columns
-  // of as many rows, which share them: loaded once for the group.
+  // kOneRow: the vectors of a group are neighbours in one row, and each has parameters of its own.
+  // kRows: they are the same columns of as many rows and share parameters, which are loaded once.
   enum class Of { kOneRow, kRows };
   template <Of kOf>
   struct GroupParams {
@@ -207,7 +210,7 @@ struct FakeQuantizeOp {
     const float* params;
     size_t stride;  // elements from a vector to the next
   };
-  // Whether the columns can do without divisions.
+  // Computes `folded`; returns whether multiplying by the inverse can stand for every division.
   bool fold_columns(D d, const float* scale, const float* zero_point, size_t columns,
                     FoldedColumns* folded) const {
     const size_t size = Group<D>::kVectors * hn::Lanes(d);
@@ -228,8 +231,8 @@ struct FakeQuantizeOp {
     folded->doubt = 0.5f - furthest * kDoubt;
     return furthest <= kFurthestMultiplied;
   }
-  // The elements of whole groups of rows that follow each other; returns how many of a row that
-  // were.
+  // Computes the elements of consecutive rows that fill whole groups; returns how many of each row
+  // those are.
   HWY_INLINE size_t row_groups(D d, int64_t offset, size_t columns, int64_t rows,
                                const FoldedColumns& f) const {
     const X* x = inputs.x + offset;
@@ -282,8 +285,8 @@ struct FakeQuantizeBackwardOp {
     store_where(d, formula.inside(formula.unclamped(ratio, zero_point)), in.grad, out);
   }
 
-  // The x that are inside the range are an interval, since the code does not fall where x rises:
-  // with one parameter nothing is divided.
+  // Codes never fall as x rises, so the x whose codes are inside the range form an interval. With
+  // one parameter its ends are computed once, and no x is divided.
   struct Folded {
     V scale;
     V zero_point;

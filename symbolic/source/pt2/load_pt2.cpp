@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "symbolic/graph/message_text.h"
 #include "symbolic/lower/passes.h"
 #include "symbolic/program/interpreter.h"
 #include "symbolic/program/run_node.h"
@@ -147,7 +148,7 @@ class Symbols {
       if (!fixed && values.size() > 0) {
         expected += " = " + std::to_string(input.sizes[axis].evaluate(values));
       }
-      fail("input '" + input.name + "' has the shape " + shape_text(dims) + ": axis " +
+      fail("input '" + input.name + "' has the shape " + list_text(dims) + ": axis " +
            std::to_string(axis) + " is " + std::to_string(dims[axis]) +
            ", the program takes only " + expected +
            (fixed ? " (export it with dynamic_shapes for others)" : ""));
@@ -237,9 +238,8 @@ std::map<std::string, std::string> renamed_symbols(const Pt2Graph& graph,
     const std::string what = "dynamic axis " + dynamic.input + ":" + std::to_string(dynamic.axis);
     const auto found = std::find(names.begin(), names.end(), dynamic.input);
     if (found == names.end()) {
-      std::string list;
-      for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
-      fail(what + ": the model has no input '" + dynamic.input + "' (it has " + list + ")");
+      fail(what + ": the model has no input '" + dynamic.input + "' (it has " + join_names(names) +
+           ")");
     }
     const auto& sizes = graph.inputs[static_cast<size_t>(found - names.begin())].sizes;
     const auto rank = static_cast<int64_t>(sizes.size());

@@ -19,7 +19,7 @@ class ReadTest : public FolderTest {
  protected:
   /// The words with which a file is refused that `spoil` has changed, without its path.
   std::string refusal(const OnnxGraph& graph, const std::function<void(onnx::GraphProto&)>& spoil) {
-    write_model(graph, path_, ExternalDataMode::kAuto);
+    write_model(graph, path_, ExternalData::kAuto);
     onnx::ModelProto model;
     EXPECT_TRUE(model.ParseFromString(contents(path_)));
     spoil(*model.mutable_graph());
@@ -33,19 +33,19 @@ class ReadTest : public FolderTest {
 TEST_F(ReadTest, AnIfComesBack) {
   const OnnxGraph graph = if_graph();
   check_model(graph);
-  write_model(graph, path_, ExternalDataMode::kAuto);
+  write_model(graph, path_, ExternalData::kAuto);
   ModelHeader header;
   const OnnxGraph back = read_model(path_, &header);
   EXPECT_EQ(to_text(back), to_text(graph));
   EXPECT_TRUE(header.has_subgraphs);
   check_model(back);
-  write_model(quantizer_graph(0.5f, 8), path_, ExternalDataMode::kAuto);
+  write_model(quantizer_graph(0.5f, 8), path_, ExternalData::kAuto);
   read_model(path_, &header);
   EXPECT_FALSE(header.has_subgraphs);
 }
 
 TEST_F(ReadTest, AnIfRunsInOrt) {
-  write_model(if_graph(), path_, ExternalDataMode::kAuto);
+  write_model(if_graph(), path_, ExternalData::kAuto);
   const OrtSession session = OrtSession::from_file(path_, {});
   const auto run = [&](bool condition) {
     const auto results = session.run({TensorData::from<float>(DType::kFloat32, {2}, {0, 3}),
@@ -93,7 +93,7 @@ TEST_F(ReadTest, BodiesDeepInOneAnotherAreRefused) {
     graph.nodes.back().set("then_branch", Subgraph{body});
     return graph;
   };
-  write_model(nested(7), path_, ExternalDataMode::kAuto);
+  write_model(nested(7), path_, ExternalData::kAuto);
   EXPECT_EQ(to_text(read_model(path_)), to_text(nested(7)));
 
   // Deeper ones by hand: with two branches each, 16 levels would be 65536 bodies.
@@ -139,7 +139,7 @@ TEST_F(ReadTest, NarrowTypesComeBackAndPassTheChecker) {
       graph.initializers["w"] = TensorData::from<uint8_t>(dtype, {size}, bytes);
       graph.nodes.push_back({"Identity", "", "id", {"w"}, {"y"}, {}, "", ""});
       EXPECT_EQ(error_of([&] { check_model(graph); }), "no error") << name << " " << size;
-      write_model(graph, path_, ExternalDataMode::kAuto);
+      write_model(graph, path_, ExternalData::kAuto);
       const OnnxGraph back = read_model(path_);
       const TensorData* found = back.initializer("w");
       ASSERT_NE(found, nullptr);
@@ -164,7 +164,7 @@ TEST_F(ReadTest, PackedValuesInTheTypedField) {
   OnnxGraph graph;
   graph.outputs = {"w"};
   graph.initializers["w"] = pack_integers(DType::kInt4, {3}, {1, -8, 7});
-  write_model(graph, path_, ExternalDataMode::kAuto);
+  write_model(graph, path_, ExternalData::kAuto);
   onnx::ModelProto model;
   ASSERT_TRUE(model.ParseFromString(contents(path_)));
   onnx::TensorProto& tensor = *model.mutable_graph()->mutable_initializer(0);

@@ -62,7 +62,7 @@ TEST_F(WriteTest, RunsInOrtAndEqualsTheFormulaOnTiesAndSpecials) {
                                 std::numeric_limits<float>::quiet_NaN()};
   const OnnxGraph graph = codes_graph();
   check_model(graph);
-  write_model(graph, path("q.onnx"), ExternalDataMode::kAuto);
+  write_model(graph, path("q.onnx"), ExternalData::kAuto);
   for (bool optimize : {false, true}) {
     OrtSessionOptions options;
     options.optimize = optimize;
@@ -85,7 +85,7 @@ TEST_F(WriteTest, RunsInOrtAndEqualsTheFormulaOnTiesAndSpecials) {
 }
 
 TEST_F(WriteTest, SaysWhoMadeItAndFromWhat) {
-  const WriteResult result = write_model(codes_graph(), path("q.onnx"), ExternalDataMode::kAuto);
+  const WriteResult result = write_model(codes_graph(), path("q.onnx"), ExternalData::kAuto);
   const onnx::ModelProto model = parsed(path("q.onnx"));
   EXPECT_EQ(model.producer_name(), "qcdq");
   EXPECT_FALSE(model.producer_version().empty());
@@ -119,7 +119,7 @@ TEST_F(WriteTest, HoldsEveryKindOfAttribute) {
   node.set("floats", std::vector<float>{1.5f});
   node.set("strings", std::vector<std::string>{"a", "b"});
   node.set("t", TensorData::from<int16_t>(DType::kInt16, {2}, {3, -4}));
-  write_model(graph, path("a.onnx"), ExternalDataMode::kAuto);
+  write_model(graph, path("a.onnx"), ExternalData::kAuto);
   const onnx::ModelProto model = parsed(path("a.onnx"));
   EXPECT_EQ(model.opset_import(1).domain(), "test.domain");
   EXPECT_EQ(model.opset_import(1).version(), 3);
@@ -145,7 +145,7 @@ TEST_F(WriteTest, WritesBoolEmptyAndHalfTensors) {
     graph.outputs.push_back(name);
   }
   check_model(graph);
-  write_model(graph, path("t.onnx"), ExternalDataMode::kAuto);
+  write_model(graph, path("t.onnx"), ExternalData::kAuto);
   const OrtSession session = OrtSession::from_file(path("t.onnx"), {});
   const auto results = session.run(
       {TensorData::from<float>(DType::kFloat32, {1, 3, 4, 4}, std::vector<float>(48, 1.0f))},
@@ -172,10 +172,10 @@ TEST_F(WriteTest, ProducesDataWhenItWritesAndDropsIt) {
     made = result;
     return result;
   };
-  write_model(graph, path("p.onnx"), ExternalDataMode::kAuto);
+  write_model(graph, path("p.onnx"), ExternalData::kAuto);
   EXPECT_EQ(calls, 1);
   EXPECT_TRUE(made.expired());
-  write_model(conv_graph(3, 3), path("same.onnx"), ExternalDataMode::kAuto);
+  write_model(conv_graph(3, 3), path("same.onnx"), ExternalData::kAuto);
   EXPECT_EQ(contents(path("p.onnx")), contents(path("same.onnx")));
 }
 
@@ -184,8 +184,8 @@ TEST_F(WriteTest, ExternalDataStandsBesideTheModel) {
   graph.initializers["b"] = TensorData::from<float>(DType::kFloat32, {2}, {1.0f, 2.0f});
   graph.nodes.front().inputs.push_back("b");
   check_model(graph);
-  write_model(graph, path("inside.onnx"), ExternalDataMode::kNever);
-  const WriteResult result = write_model(graph, path("e.onnx"), ExternalDataMode::kAlways);
+  write_model(graph, path("inside.onnx"), ExternalData::kNever);
+  const WriteResult result = write_model(graph, path("e.onnx"), ExternalData::kAlways);
   EXPECT_EQ(listing(), (std::set<std::string>{"inside.onnx", "e.onnx", "e.onnx.data"}));
   EXPECT_EQ(result.external_bytes, 300u * 18 * sizeof(float));
   EXPECT_EQ(result.external_bytes, fs::file_size(path("e.onnx.data")));
@@ -225,11 +225,11 @@ TEST_F(WriteTest, MoreThanTwoGigabytesGoToExternalData) {
   graph.nodes.push_back({"Gather", "", "gb", {"b", "x"}, {"y"}, {}, "", ""});
   check_model(graph);
   EXPECT_EQ(error_of([&] {
-              write_model(graph, path("big.onnx"), ExternalDataMode::kNever);
+              write_model(graph, path("big.onnx"), ExternalData::kNever);
             }).substr(0, path("big.onnx").size() + 37),
             "cannot write " + path("big.onnx") + ": the model takes 220000");
   EXPECT_EQ(listing(), std::set<std::string>{});
-  const WriteResult result = write_model(graph, path("big.onnx"), ExternalDataMode::kAuto);
+  const WriteResult result = write_model(graph, path("big.onnx"), ExternalData::kAuto);
   EXPECT_EQ(listing(), (std::set<std::string>{"big.onnx", "big.onnx.data"}));
   EXPECT_GE(result.external_bytes, 2u * kRows * kColumns);
   EXPECT_EQ(result.external_bytes, fs::file_size(path("big.onnx.data")));
@@ -237,14 +237,14 @@ TEST_F(WriteTest, MoreThanTwoGigabytesGoToExternalData) {
 }
 
 TEST_F(WriteTest, AFailedWriteLeavesTheFolderAsItWas) {
-  write_model(conv_graph(3, 3), path("m.onnx"), ExternalDataMode::kAuto);
+  write_model(conv_graph(3, 3), path("m.onnx"), ExternalData::kAuto);
   const std::string before = contents(path("m.onnx"));
   OnnxGraph graph = conv_graph(3, 3);
   graph.initializers["w"].data = nullptr;
   graph.initializers["w"].produce = []() -> std::shared_ptr<const void> {
     throw std::runtime_error("weights are gone");
   };
-  EXPECT_EQ(error_of([&] { write_model(graph, path("m.onnx"), ExternalDataMode::kAuto); }),
+  EXPECT_EQ(error_of([&] { write_model(graph, path("m.onnx"), ExternalData::kAuto); }),
             "weights are gone");
   EXPECT_EQ(listing(), std::set<std::string>{"m.onnx"});
   EXPECT_EQ(contents(path("m.onnx")), before);
@@ -256,10 +256,10 @@ TEST_F(WriteTest, AFailedWriteLeavesTheFolderAsItWas) {
   rlimit small = unlimited;
   small.rlim_cur = 100000;
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
-  const std::string inside = error_of(
-      [&] { write_model(conv_graph(3000, 3000), path("m.onnx"), ExternalDataMode::kAuto); });
-  const std::string external = error_of(
-      [&] { write_model(conv_graph(3000, 3000), path("m.onnx"), ExternalDataMode::kAlways); });
+  const std::string inside =
+      error_of([&] { write_model(conv_graph(3000, 3000), path("m.onnx"), ExternalData::kAuto); });
+  const std::string external =
+      error_of([&] { write_model(conv_graph(3000, 3000), path("m.onnx"), ExternalData::kAlways); });
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &unlimited), 0);
   std::signal(SIGXFSZ, ignored);
   EXPECT_EQ(inside, "cannot write " + path("m.onnx") + ": File too large");
@@ -271,7 +271,7 @@ TEST_F(WriteTest, AFailedWriteLeavesTheFolderAsItWas) {
 TEST_F(WriteTest, RefusesTargetsThatAreNoFiles) {
   const OnnxGraph graph = conv_graph(3, 3);
   auto write_to = [&](const std::string& target) {
-    return error_of([&] { write_model(graph, target, ExternalDataMode::kAlways); });
+    return error_of([&] { write_model(graph, target, ExternalData::kAlways); });
   };
   EXPECT_EQ(write_to(path("none/m.onnx")),
             "cannot write " + path("none/m.onnx") + ": No such file or directory");
@@ -281,7 +281,7 @@ TEST_F(WriteTest, RefusesTargetsThatAreNoFiles) {
   EXPECT_TRUE(fs::is_character_file("/dev/null"));
   OnnxGraph big = conv_graph(300, 300);
   fs::create_directory(path("d.onnx.data"));
-  EXPECT_EQ(error_of([&] { write_model(big, path("d.onnx"), ExternalDataMode::kAlways); }),
+  EXPECT_EQ(error_of([&] { write_model(big, path("d.onnx"), ExternalData::kAlways); }),
             "cannot write " + path("d.onnx.data") + ": Is a directory");
   if (::geteuid() != 0) {
     ::chmod(path("folder").c_str(), 0500);
@@ -292,9 +292,9 @@ TEST_F(WriteTest, RefusesTargetsThatAreNoFiles) {
 }
 
 TEST_F(WriteTest, ReplacesTheFileBehindALink) {
-  write_model(conv_graph(3, 3), path("real.onnx"), ExternalDataMode::kAuto);
+  write_model(conv_graph(3, 3), path("real.onnx"), ExternalData::kAuto);
   fs::create_symlink(path("real.onnx"), path("link.onnx"));
-  write_model(conv_graph(4, 4), path("link.onnx"), ExternalDataMode::kAuto);
+  write_model(conv_graph(4, 4), path("link.onnx"), ExternalData::kAuto);
   EXPECT_TRUE(fs::is_symlink(path("link.onnx")));
   EXPECT_EQ(parsed(path("real.onnx")).graph().initializer(0).dims(1), 4);
 }
@@ -322,7 +322,7 @@ TEST_F(WriteTest, OrtSaysWhatIsWrong) {
               OrtSession::from_file("m.onnx", options);
             }).find("cannot load ONNX Runtime: "),
             0u);
-  write_model(conv_graph(3, 3), path("m.onnx"), ExternalDataMode::kAuto);
+  write_model(conv_graph(3, 3), path("m.onnx"), ExternalData::kAuto);
   const OrtSession session = OrtSession::from_file(path("m.onnx"), {});
   EXPECT_EQ(error_of([&] { session.run({}, {"y"}); }), "the ONNX model takes 1 inputs, got 0");
   const std::string shape = error_of([&] {

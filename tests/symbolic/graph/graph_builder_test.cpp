@@ -5,6 +5,8 @@
 
 #include <functional>
 
+#include "symbolic/graph/message_text.h"
+
 namespace qcdq {
 namespace {
 
@@ -29,6 +31,17 @@ std::string refusal(const std::function<void()>& act) {
     return error.what();
   }
   return "nothing was refused";
+}
+
+TEST(MessageText, ListsAndPlaces) {
+  EXPECT_EQ(list_text({2, -1}), "[2, -1]");
+  EXPECT_EQ(list_text({}), "[]");
+  EXPECT_EQ(join_names({"a", "b"}), "a, b");
+  EXPECT_EQ(join_names({}), "");
+  EXPECT_EQ(place_text("layer1.act", "net.py:7"), "layer1.act, net.py:7");
+  EXPECT_EQ(place_text("layer1.act", ""), "layer1.act");
+  EXPECT_EQ(place_text("", "net.py:7"), "net.py:7");
+  EXPECT_EQ(place_text("", ""), "");
 }
 
 TEST(GraphBuilder, NamesFollowTheModulePath) {

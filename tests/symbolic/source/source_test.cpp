@@ -193,6 +193,36 @@ TEST(TorchScriptSource, SecondExamplesRepeatTheFirst) {
   EXPECT_EQ(inputs[0].symbols, (std::vector<std::string>{"N", ""}));
 }
 
+/// forward(self, x.1, x.2, x_1, y): what argument_names has to keep apart.
+torch::jit::Module module_with_like_names() {
+  torch::jit::Module module("M");
+  module.define("def forward(self, a, b, c, d):\n    return a + b * c - d");
+  torch::jit::Function& forward = module.get_method("forward").function();
+  const char* names[] = {"self", "x.1", "x.2", "x_1", "y"};
+  std::vector<c10::Argument> arguments;
+  for (size_t i = 0; i < 5; ++i) {
+    arguments.emplace_back(names[i], forward.getSchema().arguments()[i].type());
+  }
+  forward.setSchema(forward.getSchema().cloneWithArguments(std::move(arguments)));
+  return module;
+}
+
+TEST(TorchScriptSource, ArgumentNamesAreThoseOfTheInputsAndTheDynamicAxes) {
+  const torch::jit::Module module = module_with_like_names();
+  const std::vector<std::string> names = argument_names(module);
+  EXPECT_EQ(names, (std::vector<std::string>{"x", "x_1", "x_1_1", "y"}));
+  const std::vector<c10::IValue> inputs(4, torch::ones({2, 3}));
+  for (size_t i = 0; i < names.size(); ++i) {
+    ExportOptions options;
+    options.dynamic_axes = {{names[i], 0, "N"}};
+    const Program program = program_from_torchscript(module, inputs, options);
+    EXPECT_EQ(program.inputs.at(i).name, names[i]);
+    EXPECT_EQ(program.inputs.at(i).symbols.at(0), "N");
+  }
+  EXPECT_EQ(error_of([&] { argument_names(module, "backward"); }),
+            "the module has no method 'backward' (it has forward)");
+}
+
 TEST(TorchScriptSource, StripsTheSuffixOfTracedNames) {
   EXPECT_EQ(plain_name("x.1"), "x");
   EXPECT_EQ(plain_name("input.12"), "input");

@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 class VerifyTest : public FolderTest {
  protected:
   VerifyTest() { torch::manual_seed(0); }
-  void write(const OnnxGraph& graph, ExternalDataMode mode = ExternalDataMode::kAuto) {
+  void write(const OnnxGraph& graph, ExternalData mode = ExternalData::kAuto) {
     check_model(graph);
     write_model(graph, path_, mode);
   }
@@ -46,9 +46,25 @@ TEST_F(VerifyTest, AFileThatComputesTheSamePasses) {
   ASSERT_EQ(report.outputs.size(), 4u);
   EXPECT_EQ(report.outputs[0].run, "optimisations off, inputs 1, batch 1000");
   EXPECT_EQ(report.outputs[3].run, "optimisations on, inputs 2, batch 7");
+  for (const OutputDifference& row : report.outputs) {
+    EXPECT_EQ(row.kind == RunKind::kOptimized, row.run.starts_with("optimisations on")) << row.run;
+    EXPECT_FALSE(row.max_relative_with_float_biases.has_value());
+  }
+  for (const CodeDifference& row : report.codes) {
+    EXPECT_EQ(row.kind == RunKind::kOptimized, row.run.starts_with("optimisations on")) << row.run;
+  }
   EXPECT_NEAR(report.outputs[0].cosine, 1, 1e-12);
   EXPECT_EQ(report.first_divergence, "");
   EXPECT_FALSE(report.ort_version.empty());
+}
+
+TEST(VerifyReportTest, CodesAreCountedByTheKindOfTheirRun) {
+  VerifyReport report;
+  report.codes = {{"a", RunKind::kUnoptimized, "any label", 10, 1, 1},
+                  {"a", RunKind::kOptimized, "optimisations off", 100, 20, 1},
+                  {"b", RunKind::kUnoptimized, "", 5, 2, 1}};
+  EXPECT_EQ(report.codes_compared(), 15);
+  EXPECT_EQ(report.codes_differing(), 3);
 }
 
 TEST_F(VerifyTest, NamesTheOutputThatDiffers) {
@@ -124,7 +140,7 @@ TEST_F(VerifyTest, SaturationOfThisCpuIsAWarningAndStrictAFailure) {
   std::vector<int8_t> weight(kK * 4);
   for (size_t i = 0; i < weight.size(); ++i) weight[i] = i % 3 == 0 ? -128 : 127;
   const OnnxGraph graph = matmul_graph(kK, 4, weight, 128000.0f);
-  write(graph, ExternalDataMode::kAlways);
+  write(graph, ExternalData::kAlways);
   const at::Tensor w =
       torch::from_blob(weight.data(), {kK, 4}, torch::kInt8).to(torch::kFloat).clone();
   torch::jit::Module module("m");
