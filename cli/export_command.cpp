@@ -7,6 +7,7 @@
 #include <iostream>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "cli/commands.h"
@@ -36,6 +37,7 @@ struct ExportArguments : ModelOptions {
   std::vector<std::string> dynamic;  // as they were typed
   Format format = Format::kQcdq;
   ExportOptions options;
+  std::optional<std::string> dump;
   bool verify = false;
 };
 
@@ -89,6 +91,8 @@ class Progress {
 ExportOptions export_options(const ExportArguments& arguments) {
   ExportOptions options = arguments.options;
   check_opset(options.opset);
+  if (arguments.dump && arguments.dump->empty()) throw UsageError("--dump: expected a folder");
+  options.dump = arguments.dump.value_or("");
   for (const std::string& text : arguments.dynamic) {
     AxisSpec spec = parse_dynamic_axis(text);
     options.dynamic_axes.push_back({spec.input, spec.axis, spec.symbol});
@@ -247,6 +251,11 @@ void add_export_command(CLI::App& app, Run& run) {
       "An input's type and shape, see SPEC below; may be left out for inputs with defaults, "
       "and for a .pt2, which tells them");
   add_graph_options(*command, *arguments);
+  command
+      ->add_option("--dump", arguments->dump,
+                   "A folder for the graph as text after each pass, and a table of contents; files "
+                   "of an earlier dump in it are replaced")
+      ->type_name("DIR");
   command->add_flag("--verify", arguments->verify,
                     "Then run the model in torch and in ONNX Runtime and compare");
   add_run_options(*command, *arguments);

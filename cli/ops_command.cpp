@@ -25,21 +25,23 @@ struct OpLine {
   std::string torch_op;
   int since_opset = 0;
   std::string onnx_op;
+  std::string file;
 };
 
 /// One line per torch op and least opset; with an opset, the row that export would use there.
 std::vector<OpLine> lines(const std::optional<int64_t>& opset) {
-  std::map<std::pair<std::string, int>, std::string> rows;
-  for (const Symbolic& row : all_symbolics()) {
+  std::map<std::pair<std::string, int>, OpLine> rows;
+  for (const ListedSymbolic& row : all_symbolics()) {
     if (opset && row.since_opset > *opset) continue;
     // A user's rows come last and win.
-    rows[{row.torch_op, row.since_opset}] = row.onnx_op ? row.onnx_op : "...";
+    rows[{row.torch_op, row.since_opset}] = {row.torch_op, row.since_opset,
+                                             row.onnx_op ? row.onnx_op : "...", row.file};
   }
   std::vector<OpLine> result;
-  for (const auto& [key, onnx_op] : rows) {
+  for (auto& [key, line] : rows) {
     const bool replaces = opset && !result.empty() && result.back().torch_op == key.first;
     if (replaces) result.pop_back();
-    result.push_back({key.first, key.second, onnx_op});
+    result.push_back(std::move(line));
   }
   return result;
 }
@@ -56,27 +58,38 @@ std::string markdown_text(const std::vector<OpLine>& rows) {
       "that the target opset allows is used. An op without an overload stands for all its "
       "overloads. The last column names the ONNX ops that it becomes, by its arguments and the "
       "opset; Cast, Unsqueeze and Squeeze may stand around them; *no node* is an op that is gone "
-      "in the file. What an op can't represent is refused by name at export.\n";
+      "in the file. What an op can't represent is refused by name at export. The file is the one "
+      "in "
+      "symbolic/symbolics/ that has the row.\n";
   for (const auto& [name, group] : by_namespace) {
-    text += "\n## " + name + "\n\n| torch op | opset | ONNX |\n|---|---|---|\n";
+    text += "\n## " + name + "\n\n| torch op | opset | file | ONNX |\n|---|---|---|---|\n";
     for (const OpLine& row : group) {
       const std::string onnx = row.onnx_op == "(no node)" ? "*no node*" : row.onnx_op;
-      text +=
-          "| `" + row.torch_op + "` | " + std::to_string(row.since_opset) + " | " + onnx + " |\n";
+      text += "| `" + row.torch_op + "` | " + std::to_string(row.since_opset) + " | " + row.file +
+              " | " + onnx + " |\n";
     }
   }
   return text;
 }
 
+std::string padded(const std::string& text, size_t width) {
+  return text + std::string(width > text.size() ? width - text.size() : 0, ' ');
+}
+
 std::string table_text(const std::vector<OpLine>& rows) {
-  size_t width = 8;
-  for (const OpLine& row : rows) width = std::max(width, row.torch_op.size());
-  std::string text = "torch op" + std::string(width - 8, ' ') + "  opset  ONNX\n";
+  size_t op_width = 8;
+  size_t file_width = 4;
+  for (const OpLine& row : rows) {
+    op_width = std::max(op_width, row.torch_op.size());
+    file_width = std::max(file_width, row.file.size());
+  }
+  std::string text =
+      padded("torch op", op_width) + "  opset  " + padded("file", file_width) + "  ONNX\n";
   for (const OpLine& row : rows) {
     const std::string since = std::to_string(row.since_opset);
-    text += row.torch_op + std::string(width - row.torch_op.size() + 2, ' ') +
-            std::string(since.size() < 5 ? 5 - since.size() : 0, ' ') + since + "  " + row.onnx_op +
-            "\n";
+    text += padded(row.torch_op, op_width + 2) +
+            std::string(since.size() < 5 ? 5 - since.size() : 0, ' ') + since + "  " +
+            padded(row.file, file_width + 2) + row.onnx_op + "\n";
   }
   return text;
 }

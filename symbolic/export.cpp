@@ -4,10 +4,13 @@
 
 #include <chrono>
 #include <filesystem>
+#include <memory>
+#include <optional>
 #include <utility>
 
 #include "symbolic/convert/convert.h"
 #include "symbolic/file/file.h"
+#include "symbolic/program/program_dump.h"
 #include "symbolic/qdq/passes.h"
 #include "symbolic/settle.h"
 #include "symbolic/source/source.h"
@@ -53,41 +56,88 @@ std::vector<std::pair<std::string, std::string>> describe(const ExportOptions& o
           {"qcdq.weight_storage", std::string(option_word(options.weight_storage))}};
 }
 
-/// The phases, from the one that makes the program to the written file.
-template <typename Source>
-ExportReport export_from(const char* phase, Source source, const std::string& path,
-                         const ExportOptions& options) {
-  check_options(options, path);
+EmissionOptions emission_options(const ExportOptions& options) {
   EmissionOptions emission;
   emission.signed_activations = options.activation_storage == ActivationStorage::kSigned;
   emission.qdq_weights = options.weights == Weights::kQdq;
   emission.uint8_weights = options.weight_storage == WeightStorage::kUInt8;
   emission.cast_f64 = options.cast_f64;
-  ExportReport report;
-  PhaseClock clock(options, report);
+  return emission;
+}
 
-  clock.start(phase);
+/// The dump that the options ask for, or none.
+std::unique_ptr<GraphDump> start_dump(const std::string& path, const ExportOptions& options) {
+  if (options.dump.empty()) return nullptr;
+  return std::make_unique<GraphDump>(
+      options.dump, "Export to " + path + " at opset " + std::to_string(options.opset) + ".");
+}
+
+std::string first_words(const std::exception& error) {
+  const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
+  return of_torch != nullptr ? of_torch->what_without_backtrace() : error.what();
+}
+
+/// The phases, from the one that makes the program to the written file. `dump` may be null.
+template <typename Source>
+WriteResult run_phases(const char* phase, Source source, const std::string& path,
+                       const ExportOptions& options, PhaseClock& clock, GraphDump* dump,
+                       ExportReport& report) {
+  const EmissionOptions emission = emission_options(options);
+  // Without a dump both do nothing: no text is made.
+  const auto begin = [&](const char* name, const char* pass) {
+    clock.start(name);
+    if (dump != nullptr) dump->start(name, pass);
+  };
+  const auto show = [&](const auto&... graph) {
+    if (dump != nullptr) dump->finish(picture_of(graph...));
+  };
+
+  begin(phase, "graph of the model");
   Program program = source();
+  show(program, TypesById());
   clock.start("settle");
-  settle(program);
-  clock.start("convert");
+  std::optional<ProgramDump> steps;
+  if (dump != nullptr) steps.emplace(*dump, program);
+  settle(program, steps ? &*steps : nullptr);
+  begin("convert", "symbolic functions");
   OnnxGraph graph = convert(program, options.opset, emission);
   graph.metadata = describe(options);
+  show(graph);
   clock.start("qdq passes");
-  run_qdq_passes(graph, emission, program.notes);
-  clock.start("check");
+  run_qdq_passes(graph, emission, program.notes, dump);
+  begin("check", "onnx checker");
   check_model(graph);
-  clock.start("write");
+  show(graph);
+  begin("write", "file");
   const WriteResult written = write_model(graph, path, options.external_data);
-  clock.stop();
+  if (dump != nullptr) {
+    dump->finish("wrote " + std::to_string(written.file_bytes + written.external_bytes) + " bytes");
+  }
+  report.notes = std::move(program.notes);
+  for (const OnnxNode& node : graph.nodes) ++report.nodes_by_op[node.op_type];
+  return written;
+}
 
+template <typename Source>
+ExportReport export_from(const char* phase, Source source, const std::string& path,
+                         const ExportOptions& options) {
+  check_options(options, path);
+  ExportReport report;
+  PhaseClock clock(options, report);
+  const std::unique_ptr<GraphDump> dump = start_dump(path, options);
+  WriteResult written;
+  try {
+    written = run_phases(phase, source, path, options, clock, dump.get(), report);
+  } catch (const std::exception& error) {
+    if (dump != nullptr) dump->fail(first_words(error));
+    throw;
+  }
+  clock.stop();
   report.path = path;
   report.opset = options.opset;
   report.ir_version = written.ir_version;
   report.file_bytes = written.file_bytes;
   report.external_bytes = written.external_bytes;
-  report.notes = std::move(program.notes);
-  for (const OnnxNode& node : graph.nodes) ++report.nodes_by_op[node.op_type];
   return report;
 }
 

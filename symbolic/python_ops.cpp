@@ -242,6 +242,7 @@ ExportOptions export_options(Request& members) {
   options.input_names = members.strings("input_names");
   options.output_names = members.strings("output_names");
   options.cast_f64 = members.boolean("cast_f64");
+  options.dump = members.string("dump");
   for (const json& axis : members.take("dynamic_axes")) {
     Request one("export_onnx", axis.dump());
     options.dynamic_axes.push_back(

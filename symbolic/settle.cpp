@@ -11,10 +11,10 @@
 
 namespace qcdq {
 
-void settle_lowered(Program& program) {
+void settle_lowered(Program& program, ProgramDump* dump) {
   // Each round settles one level of branches, loops and lists; models nest a few.
   constexpr int kMostRounds = 64;
-  Recorder recorder(program);
+  Recorder recorder(program, dump);
   recorder.run();
   std::vector<std::string> folded;
   for (int round = 0; round < kMostRounds; ++round) {
@@ -23,7 +23,7 @@ void settle_lowered(Program& program) {
       check_lowered(program);
       return recorder.finish();
     }
-    lower(program);
+    lower(program, dump, "lower " + std::to_string(round + 2));
     recorder.refresh();
   }
   std::string names;
@@ -32,9 +32,9 @@ void settle_lowered(Program& program) {
                            " rounds, folding by shapes still changes it (" + names + ")");
 }
 
-void settle(Program& program) {
-  lower(program);
-  settle_lowered(program);
+void settle(Program& program, ProgramDump* dump) {
+  lower(program, dump, "lower 1");
+  settle_lowered(program, dump);
 }
 
 }  // namespace qcdq

@@ -2,14 +2,14 @@
 // sees.
 #pragma once
 
-#include "symbolic/program/program.h"
+#include "symbolic/program/program_dump.h"
 
 namespace qcdq {
 
 /// Lowers and records a program of a source. Throws UnsupportedOp or std::runtime_error, also where
 /// the two do not come to an end, naming what still changes the graph.
-void settle(Program& program);
+void settle(Program& program, ProgramDump* dump = nullptr);
 /// The same for a graph that lower() has seen already.
-void settle_lowered(Program& program);
+void settle_lowered(Program& program, ProgramDump* dump = nullptr);
 
 }  // namespace qcdq

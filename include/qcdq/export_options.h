@@ -43,6 +43,10 @@ struct ExportOptions {
   std::vector<std::string> output_names = {};  // default: "output", or "output_0", "output_1", ...
   std::vector<DynamicAxis> dynamic_axes = {};
   bool cast_f64 = false;  // quantise f64 tensors through f32 (else they are refused)
+  /// A folder that gets the graph as text after each pass and a table of contents; "" = none. It is
+  /// made if need be, and files of an earlier dump in it are replaced. A refused export leaves what
+  /// there was up to the pass that refused.
+  std::string dump = {};
   std::function<void(const std::string& phase)> progress = {};  // called as each phase starts
 };
 

@@ -116,8 +116,17 @@ struct Value {
   bool present() const { return !name.empty(); }
 };
 
+struct OnnxGraph;  // symbolic/graph/onnx_graph.h: opaque outside qcdq
+
+/// The body of an If, Loop or Scan: an attribute of its node, never null. It may use values of the
+/// graphs around it by their names. Its opset, domains and metadata are those of the outermost
+/// graph.
+struct Subgraph {
+  std::shared_ptr<const OnnxGraph> graph;
+};
+
 using Attribute = std::variant<int64_t, float, std::string, std::vector<int64_t>,
-                               std::vector<float>, std::vector<std::string>, TensorData>;
+                               std::vector<float>, std::vector<std::string>, TensorData, Subgraph>;
 using Attributes = std::vector<std::pair<std::string, Attribute>>;
 
 /// The one type of refusal: what can't be represented, by op, argument, value and opset, and what
@@ -258,8 +267,14 @@ struct Symbolic {
 /// (QCDQ_REGISTER_SYMBOLICS does so when it is loaded).
 QCDQ_API void register_symbolics(std::initializer_list<Symbolic> rows);
 
+/// A row with the file that it comes from: for qcdq's own the source file in symbolic/symbolics/
+/// ("arithmetic.cpp"), for others the library that registered it ("libcustom_op.so"), or "plugin"
+/// where its name is not known.
+struct ListedSymbolic : Symbolic {
+  std::string file;
+};
 /// Every row: qcdq's own in the order of the tables, then users' in the order of registration.
-QCDQ_API std::vector<Symbolic> all_symbolics();
+QCDQ_API std::vector<ListedSymbolic> all_symbolics();
 
 #define QCDQ_REGISTER_SYMBOLICS(...)                 \
   static const bool qcdq_symbolics_registered = [] { \

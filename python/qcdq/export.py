@@ -116,6 +116,7 @@ def export_onnx(
     weight_storage: str = "int8",
     external_data: str = "auto",
     cast_f64: bool = False,
+    dump: str | os.PathLike[str] | None = None,
     input_t: Any = None,
     export_path: str | os.PathLike[str] | None = None,
     opset_version: int | None = None,
@@ -126,10 +127,10 @@ def export_onnx(
     torch.export.ExportedProgram, or the path of a .pt or .pt2 file. args: the example input, or a
     tuple of them; their types and shapes matter, not their values (a program of torch.export has
     its own and needs none). opset: 10 to 26, default 21.
-    dynamic_axes: {"x": {0: "N"}}. The other options are those of `qcdq export` (docs/cli.md).
-    input_t, export_path and opset_version are Brevitas's and torch.onnx's names for args, path and
-    opset. Raises ValueError or RuntimeError that names op, argument and value; `path` is untouched
-    then.
+    dynamic_axes: {"x": {0: "N"}}. dump: a folder for the graph as text after each pass. The other
+    options are those of `qcdq export` (docs/cli.md). input_t, export_path and opset_version are
+    Brevitas's and torch.onnx's names for args, path and opset. Raises ValueError or RuntimeError
+    that names op, argument and value; `path` is untouched then.
 
         report = qcdq.export_onnx(net, torch.randn(1, 3, 32, 32), "net.onnx", opset=21)
     """
@@ -138,6 +139,8 @@ def export_onnx(
         inputs = ()
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     target = os.fspath(_one_of({"path": path, "export_path": export_path}))
+    if dump is not None and not os.fspath(dump):
+        raise ValueError("export_onnx: dump is empty, expected a folder or None")
     options = request_text(
         opset=_one_of({"opset": opset, "opset_version": opset_version}, 21),
         activation_storage=activation_storage,
@@ -148,6 +151,7 @@ def export_onnx(
         output_names=list(output_names or ()),
         dynamic_axes=_dynamic(dynamic_axes or {}),
         cast_f64=cast_f64,
+        dump="" if dump is None else os.fspath(dump),
     )
     with tempfile.TemporaryDirectory(prefix="qcdq_") as folder:
         file = _save(model, inputs, folder)

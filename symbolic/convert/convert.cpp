@@ -316,7 +316,9 @@ class Converter {
   // What a trace read as a Python number is fixed in it, and torch warned of that at the time only.
   void note_unused_inputs() {
     std::set<std::string> used(graph_.outputs.begin(), graph_.outputs.end());
-    for (const OnnxNode& node : graph_.nodes) used.insert(node.inputs.begin(), node.inputs.end());
+    for (const OnnxNode& node : graph_.nodes) {
+      node.for_each_use([&](const std::string& value) { used.insert(value); });
+    }
     for (const std::string& input : graph_.inputs) {
       if (used.contains(input)) continue;
       program_.notes.push_back(
@@ -333,7 +335,7 @@ class Converter {
     state_.scope.clear();
     state_.source.clear();
     state_.torch_op = "output";
-    std::map<std::string, std::string> renamed;  // a node's value -> the output's name
+    std::unordered_map<std::string, std::string> renamed;  // a node's value -> the output's name
     for (size_t i = 0; i < outputs.size(); ++i) {
       const Value value = table_.get(outputs[i]);
       const std::string& name = output_names_[i];
@@ -351,10 +353,9 @@ class Converter {
       }
     }
     for (OnnxNode& node : graph_.nodes) {
-      for (std::vector<std::string>* names : {&node.inputs, &node.outputs}) {
-        for (std::string& value : *names) {
-          if (auto found = renamed.find(value); found != renamed.end()) value = found->second;
-        }
+      node.rename_uses(renamed);
+      for (std::string& value : node.outputs) {
+        if (auto found = renamed.find(value); found != renamed.end()) value = found->second;
       }
     }
     for (const auto& [value, name] : renamed) graph_.types.erase(value);

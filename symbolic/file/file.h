@@ -29,11 +29,12 @@ struct ModelHeader {
   int64_t ir_version = 0;
   std::string producer;         // "qcdq 0.1.0"
   uint64_t external_bytes = 0;  // of initializers in other files
-  bool has_subgraphs = false;   // If, Loop or Scan bodies: left out of the OnnxGraph
+  bool has_subgraphs = false;   // If, Loop or Scan bodies
 };
 /// read.cpp: an .onnx file as an OnnxGraph, for `qcdq inspect` and tests. Initializers share the
-/// parsed file's memory; external data is read when TensorData is loaded. Element types beyond
-/// DType (int4, float8) keep their number in ONNX. Throws std::runtime_error with one line.
+/// parsed file's memory; external data is read when TensorData is loaded. Attributes that are
+/// types, sparse tensors, or lists of tensors or graphs are left out. Throws std::runtime_error
+/// with one line, also where bodies lie in one another more than 16 deep.
 OnnxGraph read_model(const std::string& path, ModelHeader* header = nullptr);
 /// proto.cpp: the least IR version that the opset needs.
 int64_t ir_version_for_opset(int64_t opset);

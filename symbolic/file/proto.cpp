@@ -15,6 +15,29 @@ namespace {
 constexpr std::array<int64_t, 19> kIrOfOpset = {5, 6,  7,  7,  7,  8,  8,  8,  8, 9,
                                                 9, 10, 10, 11, 12, 13, 13, 13, 14};
 
+void add_nodes(onnx::GraphProto& proto, const OnnxGraph& graph);
+
+/// The body of an If, Loop or Scan with its initializers: unlike the model's own, they are never
+/// streamed or put beside the file. Types stand where they are known; onnx asks for none here.
+onnx::GraphProto body_proto(const std::string& name, const OnnxGraph& body) {
+  onnx::GraphProto proto;
+  proto.set_name(name);
+  add_nodes(proto, body);
+  const auto value = [&](const std::string& value_name) {
+    const TensorType type = body.type(value_name);
+    if (type.dtype != DType::kUndefined) return value_info(value_name, type);
+    onnx::ValueInfoProto untyped;
+    untyped.set_name(value_name);
+    return untyped;
+  };
+  for (const std::string& input : body.inputs) *proto.add_input() = value(input);
+  for (const std::string& output : body.outputs) *proto.add_output() = value(output);
+  for (const std::string& initializer : initializers_by_first_use(body)) {
+    *proto.add_initializer() = tensor_with_data(initializer, body.initializers.at(initializer));
+  }
+  return proto;
+}
+
 void add_attribute(onnx::NodeProto& node, const std::string& name, const Attribute& attribute) {
   onnx::AttributeProto& proto = *node.add_attribute();
   proto.set_name(name);
@@ -36,9 +59,25 @@ void add_attribute(onnx::NodeProto& node, const std::string& name, const Attribu
   } else if (const auto* strings = std::get_if<std::vector<std::string>>(&attribute)) {
     proto.set_type(onnx::AttributeProto::STRINGS);
     for (const std::string& s : *strings) proto.add_strings(s);
+  } else if (const auto* body = std::get_if<Subgraph>(&attribute)) {
+    proto.set_type(onnx::AttributeProto::GRAPH);
+    *proto.mutable_g() = body_proto(name, *body->graph);
   } else {
     proto.set_type(onnx::AttributeProto::TENSOR);
     *proto.mutable_t() = tensor_with_data("", std::get<TensorData>(attribute));
+  }
+}
+
+void add_nodes(onnx::GraphProto& proto, const OnnxGraph& graph) {
+  for (const OnnxNode& node : graph.nodes) {
+    onnx::NodeProto& to = *proto.add_node();
+    to.set_op_type(node.op_type);
+    if (!node.domain.empty()) to.set_domain(node.domain);
+    to.set_name(node.name);
+    if (!node.source.empty()) to.set_doc_string(node.source);
+    for (const std::string& input : node.inputs) to.add_input(input);
+    for (const std::string& output : node.outputs) to.add_output(output);
+    for (const auto& [name, attribute] : node.attributes) add_attribute(to, name, attribute);
   }
 }
 
@@ -107,9 +146,9 @@ std::vector<std::string> initializers_by_first_use(const OnnxGraph& graph) {
   std::vector<std::string> order;
   std::unordered_set<std::string> seen;
   for (const OnnxNode& node : graph.nodes) {
-    for (const std::string& input : node.inputs) {
-      if (graph.initializers.count(input) != 0 && seen.insert(input).second) order.push_back(input);
-    }
+    node.for_each_use([&](const std::string& used) {
+      if (graph.initializers.count(used) != 0 && seen.insert(used).second) order.push_back(used);
+    });
   }
   std::vector<std::string> unused;
   for (const auto& [name, data] : graph.initializers) {
@@ -140,16 +179,7 @@ onnx::ModelProto model_without_initializers(const OnnxGraph& graph) {
 
   onnx::GraphProto& proto = *model.mutable_graph();
   proto.set_name("main_graph");
-  for (const OnnxNode& node : graph.nodes) {
-    onnx::NodeProto& to = *proto.add_node();
-    to.set_op_type(node.op_type);
-    if (!node.domain.empty()) to.set_domain(node.domain);
-    to.set_name(node.name);
-    if (!node.source.empty()) to.set_doc_string(node.source);
-    for (const std::string& input : node.inputs) to.add_input(input);
-    for (const std::string& output : node.outputs) to.add_output(output);
-    for (const auto& [name, attribute] : node.attributes) add_attribute(to, name, attribute);
-  }
+  add_nodes(proto, graph);
   for (const std::string& name : graph.inputs) {
     *proto.add_input() = typed_value(graph, name, "input");
   }

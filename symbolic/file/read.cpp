@@ -4,7 +4,9 @@
 #include <google/protobuf/io/zero_copy_stream_impl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <climits>
 #include <cstring>
 #include <filesystem>
@@ -17,6 +19,9 @@
 
 namespace qcdq {
 namespace {
+
+// Bodies inside bodies that a file may have; protobuf itself stops at about 30.
+constexpr int kDeepestBody = 16;
 
 TensorType tensor_type(const onnx::TypeProto& proto) {
   TensorType type;
@@ -58,9 +63,17 @@ std::shared_ptr<const void> typed_data(const onnx::TensorProto& tensor) {
     case onnx::TensorProto::FLOAT16:
     case onnx::TensorProto::BFLOAT16:
       return copy_field<uint16_t>(tensor.int32_data());
-    default:  // 8-bit types, bool, and packed 4-bit ones
+    default:  // 8-bit types, bool, and the packed ones of 4 and 2 bits: a byte each
       return copy_field<uint8_t>(tensor.int32_data());
   }
+}
+
+size_t typed_bytes(const onnx::TensorProto& tensor, DType dtype) {
+  const auto each = std::max<size_t>(dtype_bits(dtype) / 8, 1);
+  const int values = tensor.float_data_size() + tensor.double_data_size() +
+                     tensor.int32_data_size() + tensor.int64_data_size() +
+                     tensor.uint64_data_size();
+  return static_cast<size_t>(values) * each;
 }
 
 struct ExternalPart {
@@ -68,20 +81,6 @@ struct ExternalPart {
   uint64_t offset = 0;
   uint64_t length = 0;
 };
-
-ExternalPart external_part(const onnx::TensorProto& tensor, const std::string& path,
-                           uint64_t bytes) {
-  ExternalPart part;
-  part.length = bytes;
-  for (const auto& entry : tensor.external_data()) {
-    if (entry.key() == "location") {
-      part.file = std::filesystem::path(path).parent_path() / entry.value();
-    }
-    if (entry.key() == "offset") part.offset = std::stoull(entry.value());
-    if (entry.key() == "length") part.length = std::stoull(entry.value());
-  }
-  return part;
-}
 
 std::shared_ptr<const void> read_part(const ExternalPart& part, const std::string& name) {
   auto owned = std::make_shared<std::vector<char>>(part.length);
@@ -95,65 +94,170 @@ std::shared_ptr<const void> read_part(const ExternalPart& part, const std::strin
   return {owned, owned->data()};
 }
 
-/// Shares `tensor`'s bytes with the parsed model, which `owner` keeps alive.
-TensorData tensor_data(const onnx::TensorProto& tensor, const std::shared_ptr<const void>& owner,
-                       const std::string& path, ModelHeader& header) {
-  TensorData data;
-  data.dtype = static_cast<DType>(tensor.data_type());
-  data.dims.assign(tensor.dims().begin(), tensor.dims().end());
-  const size_t bytes = data.bytes();
-  if (tensor.data_location() == onnx::TensorProto::EXTERNAL) {
-    const ExternalPart part = external_part(tensor, path, bytes);
-    header.external_bytes += part.length;
-    data.produce = [part, name = tensor.name()] { return read_part(part, name); };
-    return data;
-  }
-  if (tensor.has_raw_data()) {
-    if (tensor.raw_data().size() < bytes) {
-      throw std::runtime_error(path + ": initializer '" + tensor.name() + "' holds " +
-                               std::to_string(tensor.raw_data().size()) + " bytes, expected " +
-                               std::to_string(bytes));
-    }
-    data.data = std::shared_ptr<const void>(owner, tensor.raw_data().data());
-    return data;
-  }
-  data.data = typed_data(tensor);
-  return data;
-}
+/// One file on its way into an OnnxGraph.
+class Reader {
+ public:
+  Reader(std::string path, std::shared_ptr<const onnx::ModelProto> model, ModelHeader& header)
+      : path_(std::move(path)), model_(std::move(model)), header_(header) {}
 
-/// False for what an OnnxGraph has no room for (subgraphs, types, sparse tensors).
-bool add_attribute(OnnxNode& node, const onnx::AttributeProto& attribute,
-                   const std::shared_ptr<const void>& owner, const std::string& path,
-                   ModelHeader& header) {
-  switch (attribute.type()) {
-    case onnx::AttributeProto::INT:
-      node.set(attribute.name(), static_cast<int64_t>(attribute.i()));
-      return true;
-    case onnx::AttributeProto::FLOAT:
-      node.set(attribute.name(), attribute.f());
-      return true;
-    case onnx::AttributeProto::STRING:
-      node.set(attribute.name(), attribute.s());
-      return true;
-    case onnx::AttributeProto::INTS:
-      node.set(attribute.name(),
-               std::vector<int64_t>(attribute.ints().begin(), attribute.ints().end()));
-      return true;
-    case onnx::AttributeProto::FLOATS:
-      node.set(attribute.name(),
-               std::vector<float>(attribute.floats().begin(), attribute.floats().end()));
-      return true;
-    case onnx::AttributeProto::STRINGS:
-      node.set(attribute.name(),
-               std::vector<std::string>(attribute.strings().begin(), attribute.strings().end()));
-      return true;
-    case onnx::AttributeProto::TENSOR:
-      node.set(attribute.name(), tensor_data(attribute.t(), owner, path, header));
-      return true;
-    default:
-      return false;
+  OnnxGraph read() {
+    header_.ir_version = model_->ir_version();
+    header_.producer = model_->producer_name();
+    if (!model_->producer_version().empty()) header_.producer += " " + model_->producer_version();
+    for (const auto& import : model_->opset_import()) {
+      if (import.domain().empty() || import.domain() == "ai.onnx") opset_ = import.version();
+    }
+    OnnxGraph graph = read_graph(model_->graph(), 0);
+    for (const auto& import : model_->opset_import()) {
+      if (import.domain().empty() || import.domain() == "ai.onnx") continue;
+      graph.domains[import.domain()] = import.version();
+    }
+    for (const auto& entry : model_->metadata_props()) {
+      graph.metadata.emplace_back(entry.key(), entry.value());
+    }
+    return graph;
   }
-}
+
+ private:
+  /// `depth`: how many bodies it lies in.
+  OnnxGraph read_graph(const onnx::GraphProto& proto, int depth) {
+    if (depth > kDeepestBody) {
+      fail("bodies of If, Loop and Scan lie in one another more than " +
+           std::to_string(kDeepestBody) + " deep");
+    }
+    OnnxGraph graph;
+    graph.opset = opset_;
+    for (const auto& tensor : proto.initializer()) {
+      graph.initializers[tensor.name()] = tensor_data(tensor);
+    }
+    for (const auto& input : proto.input()) {
+      if (graph.initializers.contains(input.name())) continue;  // IR 3 lists initializers here too
+      graph.inputs.push_back(input.name());
+      graph.types[input.name()] = tensor_type(input.type());
+    }
+    for (const auto& output : proto.output()) {
+      graph.outputs.push_back(output.name());
+      graph.types[output.name()] = tensor_type(output.type());
+    }
+    for (const auto& value : proto.value_info()) {
+      graph.types[value.name()] = tensor_type(value.type());
+    }
+    for (const auto& node : proto.node()) graph.nodes.push_back(read_node(node, depth));
+    return graph;
+  }
+
+  OnnxNode read_node(const onnx::NodeProto& proto, int depth) {
+    OnnxNode node;
+    node.op_type = proto.op_type();
+    node.domain = proto.domain() == "ai.onnx" ? "" : proto.domain();
+    node.name = proto.name();
+    node.source = proto.doc_string();
+    node.inputs.assign(proto.input().begin(), proto.input().end());
+    node.outputs.assign(proto.output().begin(), proto.output().end());
+    for (const auto& attribute : proto.attribute()) read_attribute(node, attribute, depth);
+    return node;
+  }
+
+  void read_attribute(OnnxNode& node, const onnx::AttributeProto& proto, int depth) {
+    const std::string& name = proto.name();
+    switch (proto.type()) {
+      case onnx::AttributeProto::INT:
+        return node.set(name, static_cast<int64_t>(proto.i()));
+      case onnx::AttributeProto::FLOAT:
+        return node.set(name, proto.f());
+      case onnx::AttributeProto::STRING:
+        return node.set(name, proto.s());
+      case onnx::AttributeProto::INTS:
+        return node.set(name, std::vector<int64_t>(proto.ints().begin(), proto.ints().end()));
+      case onnx::AttributeProto::FLOATS:
+        return node.set(name, std::vector<float>(proto.floats().begin(), proto.floats().end()));
+      case onnx::AttributeProto::STRINGS:
+        return node.set(name,
+                        std::vector<std::string>(proto.strings().begin(), proto.strings().end()));
+      case onnx::AttributeProto::TENSOR:
+        return node.set(name, tensor_data(proto.t()));
+      case onnx::AttributeProto::GRAPH:
+        header_.has_subgraphs = true;
+        return node.set(name,
+                        Subgraph{std::make_shared<OnnxGraph>(read_graph(proto.g(), depth + 1))});
+      default:  // types, sparse tensors, lists of tensors or graphs: file.h says that they are left
+        return;
+    }
+  }
+
+  /// Shares `tensor`'s bytes with the parsed model.
+  TensorData tensor_data(const onnx::TensorProto& tensor) {
+    TensorData data;
+    data.dtype = static_cast<DType>(tensor.data_type());
+    data.dims.assign(tensor.dims().begin(), tensor.dims().end());
+    check_size(tensor, data);
+    const size_t bytes = data.bytes();
+    if (tensor.data_location() == onnx::TensorProto::EXTERNAL) {
+      const ExternalPart part = external_part(tensor, bytes);
+      header_.external_bytes += part.length;
+      data.produce = [part, name = tensor.name()] { return read_part(part, name); };
+      return data;
+    }
+    const size_t held =
+        tensor.has_raw_data() ? tensor.raw_data().size() : typed_bytes(tensor, data.dtype);
+    if (held < bytes) {
+      fail("initializer '" + tensor.name() + "' holds " + std::to_string(held) +
+           " bytes, expected " + std::to_string(bytes));
+    }
+    data.data = tensor.has_raw_data()
+                    ? std::shared_ptr<const void>(model_, tensor.raw_data().data())
+                    : typed_data(tensor);
+    return data;
+  }
+
+  /// Dimensions whose product does not fit would pass every later test of sizes.
+  void check_size(const onnx::TensorProto& tensor, const TensorData& data) const {
+    constexpr int64_t kMostElements = int64_t{1} << 56;  // with 8 bytes each, bytes() still fits
+    int64_t elements = 1;
+    for (const int64_t dim : data.dims) {
+      if (dim < 0 || (dim > 0 && elements > kMostElements / dim)) {
+        fail("initializer '" + tensor.name() +
+             "' has a size that can't be: " + type_text({data.dtype, true, data.dims, {}}));
+      }
+      elements *= std::max<int64_t>(dim, 1);
+    }
+  }
+
+  ExternalPart external_part(const onnx::TensorProto& tensor, uint64_t bytes) const {
+    ExternalPart part;
+    part.length = bytes;
+    for (const auto& entry : tensor.external_data()) {
+      if (entry.key() == "location") {
+        part.file = std::filesystem::path(path_).parent_path() / entry.value();
+      }
+      if (entry.key() == "offset") part.offset = number(tensor, entry.value());
+      if (entry.key() == "length") part.length = number(tensor, entry.value());
+    }
+    if (part.length < bytes) {
+      fail("initializer '" + tensor.name() + "' has " + std::to_string(part.length) +
+           " bytes of external data, expected " + std::to_string(bytes));
+    }
+    return part;
+  }
+
+  uint64_t number(const onnx::TensorProto& tensor, const std::string& text) const {
+    uint64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size()) {
+      fail("the external data of '" + tensor.name() + "' is at '" + text + "', which is no number");
+    }
+    return value;
+  }
+
+  [[noreturn]] void fail(const std::string& what) const {
+    throw std::runtime_error(path_ + ": " + what);
+  }
+
+  std::string path_;
+  std::shared_ptr<const onnx::ModelProto> model_;
+  ModelHeader& header_;
+  int64_t opset_ = OnnxGraph().opset;
+};
 
 }  // namespace
 
@@ -178,55 +282,11 @@ onnx::ModelProto parse_model(const std::string& path) {
 }
 
 OnnxGraph read_model(const std::string& path, ModelHeader* header) {
-  const auto model = std::make_shared<const onnx::ModelProto>(parse_model(path));
+  auto model = std::make_shared<const onnx::ModelProto>(parse_model(path));
   ModelHeader local;
   ModelHeader& info = header ? *header : local;
   info = {};
-  info.ir_version = model->ir_version();
-  info.producer = model->producer_name();
-  if (!model->producer_version().empty()) info.producer += " " + model->producer_version();
-
-  OnnxGraph graph;
-  for (const auto& import : model->opset_import()) {
-    if (import.domain().empty() || import.domain() == "ai.onnx") {
-      graph.opset = import.version();
-    } else {
-      graph.domains[import.domain()] = import.version();
-    }
-  }
-  const onnx::GraphProto& proto = model->graph();
-  for (const auto& tensor : proto.initializer()) {
-    graph.initializers[tensor.name()] = tensor_data(tensor, model, path, info);
-  }
-  for (const auto& input : proto.input()) {
-    if (graph.initializers.count(input.name())) continue;  // IR 3 lists initializers here as well
-    graph.inputs.push_back(input.name());
-    graph.types[input.name()] = tensor_type(input.type());
-  }
-  for (const auto& output : proto.output()) {
-    graph.outputs.push_back(output.name());
-    graph.types[output.name()] = tensor_type(output.type());
-  }
-  for (const auto& value : proto.value_info()) {
-    graph.types[value.name()] = tensor_type(value.type());
-  }
-  for (const auto& node_proto : proto.node()) {
-    OnnxNode node;
-    node.op_type = node_proto.op_type();
-    node.domain = node_proto.domain() == "ai.onnx" ? "" : node_proto.domain();
-    node.name = node_proto.name();
-    node.source = node_proto.doc_string();
-    node.inputs.assign(node_proto.input().begin(), node_proto.input().end());
-    node.outputs.assign(node_proto.output().begin(), node_proto.output().end());
-    for (const auto& attribute : node_proto.attribute()) {
-      if (!add_attribute(node, attribute, model, path, info)) info.has_subgraphs = true;
-    }
-    graph.nodes.push_back(std::move(node));
-  }
-  for (const auto& entry : model->metadata_props()) {
-    graph.metadata.emplace_back(entry.key(), entry.value());
-  }
-  return graph;
+  return Reader(path, std::move(model), info).read();
 }
 
 }  // namespace qcdq

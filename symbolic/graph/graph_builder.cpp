@@ -85,6 +85,10 @@ bool attribute_matches(const Attribute& value, AttributeProto::AttributeType typ
       return std::holds_alternative<std::vector<std::string>>(value);
     case AttributeProto::TENSOR:
       return std::holds_alternative<TensorData>(value);
+    case AttributeProto::GRAPH: {
+      const auto* body = std::get_if<Subgraph>(&value);
+      return body != nullptr && body->graph != nullptr;
+    }
     default:
       return false;
   }
@@ -279,6 +283,7 @@ std::vector<Value> GraphBuilder::ops(std::string_view op_type, const std::vector
     state_.graph.domains.emplace(node.domain, 1);
   }
 
+  state_.graph.reserve_names_in_bodies(node);
   node.name = state_.graph.unique_name(scoped(state_, node.op_type));
   std::vector<Value> results;
   for (size_t i = 0; i < outputs; ++i) {

@@ -74,37 +74,62 @@ std::string attribute_text(const Attribute& attribute) {
     std::string operator()(const TensorData& data) const {
       return type_text({data.dtype, true, data.dims, {}}) + data_text(data);
     }
+    std::string operator()(const Subgraph&) const { return "body"; }  // node_text prints bodies
   };
   return std::visit(Print{}, attribute);
 }
 
-std::string initializer_text(const std::string& name, const TensorData& data) {
-  std::string text = "%" + name + ": " + type_text({data.dtype, true, data.dims, {}});
-  if (data.numel() <= kPrintedElements) text += " = " + data_text(data);
-  return text + "\n";
+std::string value_list(const std::vector<std::string>& names) {
+  std::string text;
+  for (size_t i = 0; i < names.size(); ++i) {
+    text += (i > 0 ? ", " : "") + (names[i].empty() ? "-" : "%" + names[i]);
+  }
+  return text;
 }
 
-std::string node_text(const OnnxNode& node) {
+std::string outputs_text(const OnnxGraph& graph, const OnnxNode& node, NodeDetail detail) {
+  if (detail == NodeDetail::kPlain) return value_list(node.outputs);
   std::string text;
-  for (size_t i = 0; i < node.outputs.size(); ++i) {
-    if (i > 0) text += ", ";
-    text += node.outputs[i].empty() ? "-" : "%" + node.outputs[i];
+  for (const std::string& output : node.outputs) {
+    text += (text.empty() ? "" : ", ") + value_list({output});
+    const TensorType type = graph.type(output);
+    if (type.dtype != DType::kUndefined) text += ": " + type_text(type);
   }
-  text += " = " + (node.domain.empty() ? "" : node.domain + "::") + node.op_type;
-  if (!node.attributes.empty()) {
-    text += "[";
-    for (size_t i = 0; i < node.attributes.size(); ++i) {
-      if (i > 0) text += ", ";
-      text += node.attributes[i].first + "=" + attribute_text(node.attributes[i].second);
+  return text;
+}
+
+std::string origin_text(const OnnxNode& node) {
+  if (node.torch_op.empty() && node.source.empty()) return "";
+  const bool both = !node.torch_op.empty() && !node.source.empty();
+  return "  # " + node.torch_op + (both ? ", " : "") + node.source;
+}
+
+std::string indented(const std::string& text, const std::string& by) {
+  std::string result;
+  for (size_t start = 0; start < text.size();) {
+    const size_t end = text.find('\n', start);  // every line of a graph's text ends in one
+    result += by + text.substr(start, end + 1 - start);
+    start = end + 1;
+  }
+  return result;
+}
+
+std::string node_text(const OnnxGraph& graph, const OnnxNode& node, NodeDetail detail) {
+  std::string text = outputs_text(graph, node, detail) + " = " +
+                     (node.domain.empty() ? "" : node.domain + "::") + node.op_type;
+  std::string attributes;
+  std::string bodies;
+  for (const auto& [name, attribute] : node.attributes) {
+    if (const auto* body = std::get_if<Subgraph>(&attribute)) {
+      bodies += "  " + name + ":\n" + indented(to_text(*body->graph, detail), "    ");
+    } else {
+      attributes += (attributes.empty() ? "" : ", ") + name + "=" + attribute_text(attribute);
     }
-    text += "]";
   }
-  text += "(";
-  for (size_t i = 0; i < node.inputs.size(); ++i) {
-    if (i > 0) text += ", ";
-    text += node.inputs[i].empty() ? "-" : "%" + node.inputs[i];
-  }
-  return text + ")\n";
+  if (!attributes.empty()) text += "[" + attributes + "]";
+  text += "(" + value_list(node.inputs) + ")";
+  if (detail == NodeDetail::kOrigins) text += origin_text(node);
+  return text + "\n" + bodies;
 }
 
 }  // namespace
@@ -124,7 +149,13 @@ std::string type_text(const TensorType& type) {
   return text + "]";
 }
 
-std::string to_text(const OnnxGraph& graph) {
+std::string initializer_text(const std::string& name, const TensorData& data) {
+  std::string text = "%" + name + ": " + type_text({data.dtype, true, data.dims, {}});
+  if (data.numel() <= kPrintedElements) text += " = " + data_text(data);
+  return text;
+}
+
+std::string to_text(const OnnxGraph& graph, NodeDetail detail) {
   std::string text;
   for (const std::string& input : graph.inputs) {
     text += "input %" + input + ": " + type_text(graph.type(input)) + "\n";
@@ -133,11 +164,13 @@ std::string to_text(const OnnxGraph& graph) {
   std::unordered_set<std::string> printed;
   auto print_initializer = [&](const std::string& name) {
     const TensorData* data = graph.initializer(name);
-    if (data != nullptr && printed.insert(name).second) text += initializer_text(name, *data);
+    if (data != nullptr && printed.insert(name).second) {
+      text += initializer_text(name, *data) + "\n";
+    }
   };
   for (const OnnxNode& node : graph.nodes) {
-    for (const std::string& input : node.inputs) print_initializer(input);
-    text += node_text(node);
+    node.for_each_use(print_initializer);
+    text += node_text(graph, node, detail);
   }
   for (const std::string& output : graph.outputs) {
     print_initializer(output);

@@ -32,12 +32,96 @@ void OnnxNode::set(std::string_view attribute, Attribute value) {
   attributes.emplace_back(std::string(attribute), std::move(value));
 }
 
+namespace {
+
+/// Calls visit(body) for each body of the node.
+template <typename F>
+void for_each_body(const OnnxNode& node, F visit) {
+  for (const auto& [name, attribute] : node.attributes) {
+    if (const auto* body = std::get_if<Subgraph>(&attribute)) visit(*body->graph);
+  }
+}
+
+/// Names that mean something of the body's own inside it.
+std::unordered_set<std::string> own_names(const OnnxGraph& body) {
+  std::unordered_set<std::string> names(body.inputs.begin(), body.inputs.end());
+  for (const auto& [name, data] : body.initializers) names.insert(name);
+  for (const OnnxNode& node : body.nodes) names.insert(node.outputs.begin(), node.outputs.end());
+  return names;
+}
+
+/// Calls `visit` for each use in the body of a value of the graphs around it.
+void for_each_captured(const OnnxGraph& body,
+                       const std::function<void(const std::string&)>& visit) {
+  const std::unordered_set<std::string> own = own_names(body);
+  const auto visit_captured = [&](const std::string& value) {
+    if (!own.contains(value)) visit(value);
+  };
+  for (const OnnxNode& node : body.nodes) node.for_each_use(visit_captured);
+  for (const std::string& output : body.outputs) visit_captured(output);
+}
+
+OnnxGraph with_renamed_uses(const OnnxGraph& body,
+                            std::unordered_map<std::string, std::string> names) {
+  for (const std::string& own : own_names(body)) names.erase(own);
+  OnnxGraph renamed = body;
+  for (OnnxNode& node : renamed.nodes) node.rename_uses(names);
+  for (std::string& output : renamed.outputs) {
+    if (const auto found = names.find(output); found != names.end()) output = found->second;
+  }
+  return renamed;
+}
+
+}  // namespace
+
+void OnnxNode::for_each_use(const std::function<void(const std::string&)>& visit) const {
+  for (const std::string& input : inputs) {
+    if (!input.empty()) visit(input);
+  }
+  for_each_body(*this, [&](const OnnxGraph& body) { for_each_captured(body, visit); });
+}
+
+void OnnxNode::rename_uses(const std::unordered_map<std::string, std::string>& names) {
+  for (std::string& input : inputs) {
+    if (const auto found = names.find(input); found != names.end()) input = found->second;
+  }
+  for (auto& [name, attribute] : attributes) {
+    auto* body = std::get_if<Subgraph>(&attribute);
+    if (body == nullptr) continue;
+    // Others may hold the same body: it is copied, and only where something changes.
+    bool changes = false;
+    for_each_captured(*body->graph,
+                      [&](const std::string& used) { changes = changes || names.contains(used); });
+    if (changes) {
+      body->graph = std::make_shared<const OnnxGraph>(with_renamed_uses(*body->graph, names));
+    }
+  }
+}
+
+std::set<std::string> names_in_bodies(const OnnxNode& node) {
+  std::set<std::string> names;
+  for_each_body(node, [&](const OnnxGraph& body) {
+    for (const std::string& own : own_names(body)) names.insert(own);
+    for_each_captured(body, [&](const std::string& used) { names.insert(used); });
+    for (const OnnxNode& inner : body.nodes) {
+      names.insert(inner.name);
+      names.merge(names_in_bodies(inner));
+    }
+  });
+  return names;
+}
+
+void OnnxGraph::reserve_names_in_bodies(const OnnxNode& node) {
+  for (const std::string& name : names_in_bodies(node)) taken_.emplace(name, 1);
+}
+
 std::string OnnxGraph::unique_name(const std::string& base) {
   if (taken_.empty()) {  // a graph filled by hand: its names count too
     for (const std::string& input : inputs) taken_.emplace(input, 1);
     for (const OnnxNode& node : nodes) {
       taken_.emplace(node.name, 1);
       for (const std::string& output : node.outputs) taken_.emplace(output, 1);
+      reserve_names_in_bodies(node);
     }
   }
   const std::string stem = base.empty() ? "value" : base;
@@ -82,12 +166,11 @@ GraphIndex::GraphIndex(OnnxGraph& graph) {
     for (const std::string& output : node.outputs) {
       if (!output.empty()) producer_[output] = &node;
     }
-    for (const std::string& input : node.inputs) {
-      if (input.empty()) continue;
-      ++uses_[input];
-      std::vector<OnnxNode*>& users = consumers_[input];
+    node.for_each_use([&](const std::string& used) {
+      ++uses_[used];
+      std::vector<OnnxNode*>& users = consumers_[used];
       if (users.empty() || users.back() != &node) users.push_back(&node);
-    }
+    });
   }
   for (const std::string& output : graph.outputs) ++uses_[output];
 }
@@ -110,8 +193,9 @@ size_t GraphIndex::uses(const std::string& value) const {
 
 namespace {
 
-void rename_inputs(OnnxGraph& graph, const std::string& from, const std::string& to) {
-  for (OnnxNode& node : graph.nodes) std::replace(node.inputs.begin(), node.inputs.end(), from, to);
+void rename_uses(OnnxGraph& graph, const std::string& from, const std::string& to) {
+  const std::unordered_map<std::string, std::string> names = {{from, to}};
+  for (OnnxNode& node : graph.nodes) node.rename_uses(names);
 }
 
 std::string* output_slot(OnnxGraph& graph, const std::string& value) {
@@ -127,7 +211,7 @@ std::string* output_slot(OnnxGraph& graph, const std::string& value) {
 
 void replace_uses(OnnxGraph& graph, const std::string& from, const std::string& to) {
   if (from == to) return;
-  rename_inputs(graph, from, to);
+  rename_uses(graph, from, to);
   if (!graph.is_output(from)) return;
   // A graph output keeps its name, so `to` has to be computed under it.
   std::string* old_producer = output_slot(graph, from);
@@ -144,7 +228,7 @@ void replace_uses(OnnxGraph& graph, const std::string& from, const std::string& 
     graph.nodes.push_back(std::move(identity));
   } else {
     *new_producer = from;
-    rename_inputs(graph, to, from);
+    rename_uses(graph, to, from);
     graph.types.erase(to);
   }
   if (!graph.types.contains(from)) graph.types[from] = type;
@@ -158,7 +242,7 @@ void remove_dead(OnnxGraph& graph) {
         std::any_of(it->outputs.begin(), it->outputs.end(),
                     [&](const std::string& output) { return used.contains(output); });
     if (alive) {
-      used.insert(it->inputs.begin(), it->inputs.end());
+      it->for_each_use([&](const std::string& value) { used.insert(value); });
     } else {
       for (const std::string& output : it->outputs) graph.types.erase(output);
       it = graph.nodes.erase(it);

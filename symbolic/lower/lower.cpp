@@ -13,8 +13,9 @@
 #include <torch/csrc/jit/passes/shape_analysis.h>
 
 #include <algorithm>
-#include <functional>
+#include <span>
 #include <stdexcept>
+#include <string>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -44,33 +45,68 @@ bool holds_kind(Block* block, torch::jit::Symbol kind) {
   return false;
 }
 
-bool lower_once(Program& program) {
-  auto& graph = program.graph;
-  bool changed = false;
-  changed |= settle_observers(graph->block());
-  changed |= answer_mode_queries(graph->block());
-  changed |= raise_casts_of_none(graph->block());
-  changed |= drop_raises(graph->block());
-  changed |= remove_dropout(graph->block());
-  changed |= remove_messages(graph->block());
-  torch::jit::LowerSimpleTuples(graph);
-  changed |= fold_constants(graph, program.parameter_paths);
-  changed |= resolve_dicts(graph->block());
-  if (has_mutation(graph->block())) {
-    changed |= expand_repeated_lists(graph->block());
-    changed |= torch::jit::RemoveListMutation(graph);
-    changed |= resolve_appends(graph->block());
-    changed |= decide_aliases(program);
-    changed |= functionalize_writes(graph);
-  }
-  changed |= torch::jit::PeepholeOptimizeListIdioms(graph, /*refine_list_len=*/true);
-  // Without its shape peepholes: those believe the sizes on the values, which a trace has baked.
-  changed |= torch::jit::PeepholeOptimize(graph, /*disable_shape_peepholes=*/true);
-  changed |= remove_casts(graph->block());
-  if (holds_kind(graph->block(), prim::Loop)) changed |= torch::jit::UnrollConstantLoops(graph);
-  torch::jit::EliminateDeadCode(graph);
-  return changed;
+using BlockPass = bool (*)(Block*);
+template <BlockPass pass>
+bool on_block(Program& program) {
+  return pass(program.graph->block());
 }
+template <BlockPass pass>
+bool on_writes(Program& program) {
+  return has_mutation(program.graph->block()) && pass(program.graph->block());
+}
+
+constexpr LoweringPass kPasses[] = {
+    {"settle observers", on_block<settle_observers>},
+    {"answer mode queries", on_block<answer_mode_queries>},
+    {"raise casts of None", on_block<raise_casts_of_none>},
+    {"drop raises", on_block<drop_raises>},
+    {"remove dropout", on_block<remove_dropout>},
+    {"remove messages", on_block<remove_messages>},
+    // LowerSimpleTuples and EliminateDeadCode don't tell whether they changed the graph: what they
+    // leave, another pass of the same round uses.
+    {"unpack tuples",
+     [](Program& program) {
+       torch::jit::LowerSimpleTuples(program.graph);
+       return false;
+     }},
+    {"fold constants",
+     [](Program& program) { return fold_constants(program.graph, program.parameter_paths); }},
+    {"resolve dicts", on_block<resolve_dicts>},
+    {"expand repeated lists", on_writes<expand_repeated_lists>},
+    {"remove writes to lists",
+     [](Program& program) {
+       return has_mutation(program.graph->block()) && torch::jit::RemoveListMutation(program.graph);
+     }},
+    {"resolve appends", on_writes<resolve_appends>},
+    {"decide what shares memory",
+     [](Program& program) {
+       return has_mutation(program.graph->block()) && decide_aliases(program);
+     }},
+    {"make writes functional",
+     [](Program& program) {
+       return has_mutation(program.graph->block()) && functionalize_writes(program.graph);
+     }},
+    {"simplify lists",
+     [](Program& program) {
+       return torch::jit::PeepholeOptimizeListIdioms(program.graph, /*refine_list_len=*/true);
+     }},
+    // Without its shape peepholes: those believe the sizes on the values, which a trace has baked.
+    {"simplify ops",
+     [](Program& program) {
+       return torch::jit::PeepholeOptimize(program.graph, /*disable_shape_peepholes=*/true);
+     }},
+    {"remove casts", on_block<remove_casts>},
+    {"unroll loops",
+     [](Program& program) {
+       return holds_kind(program.graph->block(), prim::Loop) &&
+              torch::jit::UnrollConstantLoops(program.graph);
+     }},
+    {"eliminate dead code",
+     [](Program& program) {
+       torch::jit::EliminateDeadCode(program.graph);
+       return false;
+     }},
+};
 
 void refuse_training_dropout(Block* block) {
   for (Node* node : block->nodes()) {
@@ -186,20 +222,37 @@ void name_outputs(Program& program) {
 
 }  // namespace
 
-void lower(Program& program) {
-  torch::jit::EraseShapeInformation(program.graph);
-  torch::jit::NormalizeOps(program.graph);
-  for (int round = 0; round < kMostRounds && lower_once(program); ++round) {
-  }
-  if (lower_quantized(program)) {
-    for (int round = 0; round < kMostRounds && lower_once(program); ++round) {
+std::span<const LoweringPass> lowering_passes() { return kPasses; }
+
+int run_until_settled(Program& program, std::span<const LoweringPass> passes, ProgramDump* dump,
+                      const std::string& phase, int first_round) {
+  std::string changing;
+  for (int round = first_round; round < first_round + kMostRounds; ++round) {
+    changing.clear();
+    for (const LoweringPass& pass : passes) {
+      const bool changed = run_pass(dump, phase + "." + std::to_string(round), pass.name,
+                                    [&] { return pass.run(program); });
+      if (changed) changing += (changing.empty() ? "" : ", ") + std::string(pass.name);
     }
+    if (changing.empty()) return round + 1;
   }
-  refuse_training_dropout(program.graph->block());
-  refuse_state(program);
-  flatten_outputs(program);
-  torch::jit::EliminateDeadCode(program.graph);
-  name_outputs(program);
+  throw std::runtime_error("the graph does not settle: after " + std::to_string(kMostRounds) +
+                           " rounds, lowering still changes it (" + changing + ")");
+}
+
+void lower(Program& program, ProgramDump* dump, const std::string& phase) {
+  const auto once = [&](const char* name, auto pass) { return run_pass(dump, phase, name, pass); };
+  once("erase shapes", [&] { torch::jit::EraseShapeInformation(program.graph); });
+  once("normalize op names", [&] { torch::jit::NormalizeOps(program.graph); });
+  const int rounds = run_until_settled(program, lowering_passes(), dump, phase);
+  if (once("quantised tensors to float", [&] { return lower_quantized(program); })) {
+    run_until_settled(program, lowering_passes(), dump, phase, rounds);
+  }
+  once("refuse random dropout", [&] { refuse_training_dropout(program.graph->block()); });
+  once("refuse state", [&] { refuse_state(program); });
+  once("flatten outputs", [&] { flatten_outputs(program); });
+  once("eliminate dead code", [&] { torch::jit::EliminateDeadCode(program.graph); });
+  once("name outputs", [&] { name_outputs(program); });
 }
 
 void check_lowered(const Program& program) { refuse_writes(program.graph); }

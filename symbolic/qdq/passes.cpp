@@ -1,5 +1,7 @@
 // run_qdq_passes (qdq/passes.h): the order of the pass families in qdq/*.cpp, between convert and
 // check.
+#include "symbolic/qdq/passes.h"
+
 #include <set>
 
 #include "symbolic/qdq/match.h"
@@ -42,7 +44,10 @@ void check_int32_zero_points(const OnnxGraph& graph) {
 // Rewrites leave names like conv1.weight_scale_1 where conv1.weight_scale is free by now.
 void tidy_names(OnnxGraph& graph) {
   std::set<std::string> taken(graph.inputs.begin(), graph.inputs.end());
-  for (const OnnxNode& node : graph.nodes) taken.insert(node.outputs.begin(), node.outputs.end());
+  for (const OnnxNode& node : graph.nodes) {
+    taken.insert(node.outputs.begin(), node.outputs.end());
+    taken.merge(names_in_bodies(node));
+  }
   std::unordered_map<std::string, std::string> renamed;
   for (const OnnxNode& node : graph.nodes) {
     if (node.op_type != "QuantizeLinear" && node.op_type != "DequantizeLinear" &&
@@ -69,11 +74,7 @@ void tidy_names(OnnxGraph& graph) {
       renamed.emplace(input, name);
     }
   }
-  for (OnnxNode& node : graph.nodes) {
-    for (std::string& input : node.inputs) {
-      if (const auto found = renamed.find(input); found != renamed.end()) input = found->second;
-    }
-  }
+  for (OnnxNode& node : graph.nodes) node.rename_uses(renamed);
 }
 
 void merge_equal_notes(std::vector<std::string>& notes) {
@@ -85,25 +86,38 @@ void merge_equal_notes(std::vector<std::string>& notes) {
   notes = std::move(merged);
 }
 
+struct Pass {
+  const char* name;
+  void (*run)(QdqState&);
+};
+
+constexpr Pass kPasses[] = {
+    {"drop identities", [](QdqState& state) { drop_identities(state.graph); }},
+    {"fold constant quantizers", fold_constant_quantizers},
+    {"fold weight views", fold_weight_views},
+    {"fold batchnorm", fold_batchnorm},
+    {"simplify quantizers", simplify_quantizers},
+    {"quantize biases", quantize_biases},
+    {"remove dead", [](QdqState& state) { remove_dead(state.graph); }},
+    {"store weights as uint8", store_weights_as_uint8},
+    {"note saturation", note_saturation},
+    {"restore float weights", restore_float_weights},
+    {"own quant params", own_quant_params},
+    {"remove dead", [](QdqState& state) { remove_dead(state.graph); }},
+    {"tidy names", [](QdqState& state) { tidy_names(state.graph); }},
+    {"check int32 zero points", [](QdqState& state) { check_int32_zero_points(state.graph); }},
+};
+
 }  // namespace
 
 void run_qdq_passes(OnnxGraph& graph, const EmissionOptions& options,
-                    std::vector<std::string>& notes) {
+                    std::vector<std::string>& notes, GraphDump* dump) {
   QdqState state{graph, options, notes, {}};
-  drop_identities(graph);
-  fold_constant_quantizers(state);
-  fold_weight_views(state);
-  fold_batchnorm(state);
-  simplify_quantizers(state);
-  quantize_biases(state);
-  remove_dead(graph);
-  store_weights_as_uint8(state);
-  note_saturation(state);
-  restore_float_weights(state);
-  own_quant_params(state);
-  remove_dead(graph);
-  tidy_names(graph);
-  check_int32_zero_points(graph);
+  for (const Pass& pass : kPasses) {
+    if (dump != nullptr) dump->start("qdq", pass.name);
+    pass.run(state);
+    if (dump != nullptr) dump->finish(picture_of(graph));
+  }
   merge_equal_notes(notes);
 }
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "symbolic/graph/emission_options.h"
-#include "symbolic/graph/onnx_graph.h"
+#include "symbolic/graph/graph_dump.h"
 
 namespace qcdq {
 
@@ -13,6 +13,6 @@ namespace qcdq {
 /// quantiser, own scale and zero point for each Q/DQ pair. Appends report lines to `notes`; throws
 /// UnsupportedOp for what can't be kept exact.
 void run_qdq_passes(OnnxGraph& graph, const EmissionOptions& options,
-                    std::vector<std::string>& notes);
+                    std::vector<std::string>& notes, GraphDump* dump = nullptr);
 
 }  // namespace qcdq

@@ -49,6 +49,13 @@ std::vector<c10::IValue> Recorder::examples(size_t index) const {
 }
 
 void Recorder::run() {
+  run_pass(dump_, phase("record "), "types from the examples", [&] {
+    run_examples();
+    if (dump_ != nullptr) dump_->keep_types();
+  });
+}
+
+void Recorder::run_examples() {
   runs_.clear();
   std::optional<RunFailure> failure;
   runs_.push_back(interpret(*program_.graph, examples(0), failure));
@@ -84,18 +91,27 @@ void Recorder::run() {
 
 std::vector<std::string> Recorder::fold() {
   std::vector<std::string> folded;
-  if (fold_shape_queries(*program_.graph, program_.types)) folded.push_back("shape queries");
+  const auto pass = [&](const char* name, auto changes) {
+    if (run_pass(dump_, phase("fold "), name, changes)) folded.emplace_back(name);
+  };
+  pass("shape queries", [&] { return fold_shape_queries(*program_.graph, program_.types); });
   if (!fresh_) return folded;
-  const int fixed = fix_control_flow(*program_.graph, runs_, program_.types);
-  fixed_ += fixed;
-  if (fixed > 0) folded.push_back("branches and loops");
-  if (drop_strided_identities(*program_.graph, runs_)) folded.push_back("strided views");
+  pass("branches and loops", [&] {
+    const int fixed = fix_control_flow(*program_.graph, runs_, program_.types);
+    fixed_ += fixed;
+    return fixed > 0;
+  });
+  pass("strided views", [&] { return drop_strided_identities(*program_.graph, runs_); });
   return folded;
 }
 
 void Recorder::refresh() {
+  ++round_;
   fresh_ = !assign_types();
-  if (fresh_) run();
+  if (fresh_) return run();
+  run_pass(dump_, phase("record "), "types of the last run", [&] {
+    if (dump_ != nullptr) dump_->keep_types();
+  });
 }
 
 /// Fills program.types by the values' ids (an address may be used again, an id is not). False
@@ -155,14 +171,17 @@ void Recorder::check_outputs() const {
 }
 
 void Recorder::finish() {
-  check_outputs();
-  if (symbols_.empty()) return;
-  if (fixed_ > 0) {
-    program_.notes.push_back(std::to_string(fixed_) +
-                             " branches or loops that depend on shapes are fixed as the sizes of " +
-                             "the example and " + sizes_text(symbols_) + " decide them");
-  }
-  AxisProof(program_, symbols_, runs_).prove(examples(1));
+  run_pass(dump_, phase("record "), "check outputs and axes", [&] {
+    check_outputs();
+    if (symbols_.empty()) return;
+    if (fixed_ > 0) {
+      program_.notes.push_back(std::to_string(fixed_) +
+                               " branches or loops that depend on shapes are fixed as the sizes of "
+                               "the example and " +
+                               sizes_text(symbols_) + " decide them");
+    }
+    AxisProof(program_, symbols_, runs_).prove(examples(1));
+  });
 }
 
 }  // namespace qcdq

@@ -8,14 +8,15 @@
 #include <vector>
 
 #include "symbolic/program/interpreter.h"
-#include "symbolic/program/program.h"
+#include "symbolic/program/program_dump.h"
 #include "symbolic/record/follow_axes.h"
 
 namespace qcdq {
 
 class Recorder {
  public:
-  explicit Recorder(Program& program) : program_(program), symbols_(symbols_of(program)) {}
+  explicit Recorder(Program& program, ProgramDump* dump = nullptr)
+      : program_(program), symbols_(symbols_of(program)), dump_(dump) {}
 
   /// Runs the graph on the examples, not through the optimising executor, and fills program.types.
   /// Refuses, naming the node, where the graph fails at the second size.
@@ -31,6 +32,8 @@ class Recorder {
   void finish();
 
  private:
+  void run_examples();
+  std::string phase(const char* name) const { return name + std::to_string(round_); }
   std::vector<c10::IValue> examples(size_t index) const;
   bool assign_types();
   void assign_block(torch::jit::Block* block);
@@ -39,6 +42,8 @@ class Recorder {
 
   Program& program_;
   std::vector<Symbol> symbols_;
+  ProgramDump* dump_ = nullptr;
+  int round_ = 1;  // of folding, as a dump counts them
   std::vector<Run> runs_;
   bool fresh_ = false;                            // the runs are of the graph as it is now
   int fixed_ = 0;                                 // branches and loops

@@ -3,6 +3,8 @@
 // node does not grow with the number of rows.
 #include "symbolic/symbolics/registry.h"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <array>
 #include <deque>
@@ -14,28 +16,39 @@ namespace qcdq {
 
 namespace {
 
+struct Table {
+  const char* file;
+  std::span<const Symbolic> rows;
+};
+
+// A family's table is named after its file.
+#define QCDQ_TABLE(family) \
+  Table { #family ".cpp", family##_symbolics() }
+
 auto tables() {
   return std::array{
-      activations_symbolics(),
-      arithmetic_symbolics(),
-      attention_symbolics(),
-      comparisons_symbolics(),
-      convolutions_symbolics(),
-      creation_symbolics(),
-      indexing_symbolics(),
-      linear_symbolics(),
-      normalisation_symbolics(),
-      pooling_symbolics(),
-      quantized_decomposed_symbolics(),
-      quantizers_symbolics(),
-      reductions_symbolics(),
-      resize_symbolics(),
-      rnn_symbolics(),
-      scatter_symbolics(),
-      shapes_symbolics(),
-      sizes_symbolics(),
+      QCDQ_TABLE(activations),
+      QCDQ_TABLE(arithmetic),
+      QCDQ_TABLE(attention),
+      QCDQ_TABLE(comparisons),
+      QCDQ_TABLE(convolutions),
+      QCDQ_TABLE(creation),
+      QCDQ_TABLE(indexing),
+      QCDQ_TABLE(linear),
+      QCDQ_TABLE(normalisation),
+      QCDQ_TABLE(pooling),
+      QCDQ_TABLE(quantized_decomposed),
+      QCDQ_TABLE(quantizers),
+      QCDQ_TABLE(reductions),
+      QCDQ_TABLE(resize),
+      QCDQ_TABLE(rnn),
+      QCDQ_TABLE(scatter),
+      QCDQ_TABLE(shapes),
+      QCDQ_TABLE(sizes),
   };
 }
+
+#undef QCDQ_TABLE
 
 // Rows by their torch_op, those of the same name in the order in which they were added. The rows
 // belong to someone else.
@@ -56,8 +69,8 @@ class RowsByName {
 const RowsByName& own_rows() {
   static const RowsByName instance = [] {
     RowsByName rows;
-    for (std::span<const Symbolic> table : tables()) {
-      for (const Symbolic& row : table) rows.add(row);
+    for (const Table& table : tables()) {
+      for (const Symbolic& row : table.rows) rows.add(row);
     }
     return rows;
   }();
@@ -101,6 +114,14 @@ Match search(const RowsByName& rows, std::string_view op, std::string_view full,
   return match;
 }
 
+// The library that holds the row's name: a row is written with a literal.
+std::string library_of(const Symbolic& row) {
+  Dl_info library{};
+  if (dladdr(row.torch_op, &library) == 0 || library.dli_fname == nullptr) return "plugin";
+  const std::string_view path = library.dli_fname;
+  return std::string(path.substr(path.rfind('/') + 1));
+}
+
 }  // namespace
 
 const Symbolic* find_symbolic(const std::string& op, const std::string& overload, int64_t opset,
@@ -116,12 +137,13 @@ const Symbolic* find_symbolic(const std::string& op, const std::string& overload
   return user.row != nullptr ? user.row : own.row;
 }
 
-std::vector<Symbolic> all_symbolics() {
-  std::vector<Symbolic> rows;
-  for (std::span<const Symbolic> table : tables())
-    rows.insert(rows.end(), table.begin(), table.end());
+std::vector<ListedSymbolic> all_symbolics() {
+  std::vector<ListedSymbolic> rows;
+  for (const Table& table : tables()) {
+    for (const Symbolic& row : table.rows) rows.push_back({row, table.file});
+  }
   std::lock_guard lock(user_rows().mutex);
-  rows.insert(rows.end(), user_rows().rows.begin(), user_rows().rows.end());
+  for (const Symbolic& row : user_rows().rows) rows.push_back({row, library_of(row)});
   return rows;
 }
 

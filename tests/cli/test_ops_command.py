@@ -15,11 +15,15 @@ def test_table(qcdq):
     result = qcdq("ops")
     assert result.returncode == 0, result
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["torch", "op", "opset", "ONNX"]
-    names = [line.split()[0] for line in lines[1:]]
+    assert lines[0].split() == ["torch", "op", "opset", "file", "ONNX"]
+    rows = [line.split() for line in lines[1:]]
+    names = [row[0] for row in rows]
     assert "qcdq::fake_quantize" in names
     assert "aten::relu" in names
     assert names == sorted(names)
+    for name, _, file, *_ in rows:
+        source = (ROOT / "symbolic" / "symbolics" / file).read_text()
+        assert f'"{name}"' in source, f"{file} has no row for {name}"
 
 
 def test_opset_picks_one_row_per_op(qcdq):

@@ -78,6 +78,12 @@ torch.jit.trace(M(), torch.zeros(2, 3)).save({str(model)!r})
     )
     assert refused.returncode == 1 and "mylib::scaled_tanh" in refused.stderr and not out.exists()
     run(qcdq, "export", model, "-o", out, "--input", "x=f32[2,3]", "--plugin", plugin)
+    (row,) = [
+        line.split()
+        for line in run(qcdq, "ops", "--plugin", plugin).splitlines()
+        if "mylib::scaled_tanh" in line
+    ]
+    assert row[2] == "libcustom_op.so"
     x = numpy.random.default_rng(0).standard_normal((2, 3)).astype(numpy.float32)
     y = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"]).run(
         None, {"x": x}

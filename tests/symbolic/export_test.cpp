@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <algorithm>
+
 #include "qcdq/ops.h"
 #include "qcdq/verify.h"
 #include "tests/symbolic/file/file_fixture.h"
@@ -215,6 +217,77 @@ def forward(self, x):
   EXPECT_NE(words.find("aten::erfinv"), std::string::npos) << "all refusals at once: " << words;
   EXPECT_EQ(contents(path_), before);
   EXPECT_EQ(listing(), std::set<std::string>{"m.onnx"});
+}
+
+TEST_F(ExportTest, ADumpShowsTheGraphAfterEachPass) {
+  ExportOptions options;
+  options.dump = path("dump/inner");
+  const at::Tensor x = torch::randn({2, 3, 8, 8});
+  export_onnx(quantized_conv_net(true), {x}, path_, options);
+  const auto file = [&](const std::string& name) { return contents(options.dump + "/" + name); };
+  const std::string list = file("000_contents.txt");
+  for (const char* part :
+       {"Export to ", "  source      graph of the model  ", "  lower 1.1   fold constants  ",
+        "  record 1    types from the examples  ", "  convert     symbolic functions  ",
+        "  qdq         quantize biases  ", "+1 DequantizeLinear", "  check       onnx checker  ",
+        "  write       file  ", "wrote "}) {
+    EXPECT_NE(list.find(part), std::string::npos) << part << "\n" << list;
+  }
+  // One weight, from its path in the module to its codes: its data is never printed.
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(options.dump)) {
+    names.push_back(entry.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  const auto last_of = [&](const std::string& phase) {
+    std::string last;
+    for (const std::string& name : names) {
+      if (name.find("_" + phase) == 3) last = name;
+    }
+    return file(last);
+  };
+  EXPECT_NE(last_of("source").find("%w: float32[8,3,3,3]\n"), std::string::npos);
+  const std::string recorded = last_of("record-1");
+  EXPECT_NE(recorded.find(": float32[8,3,3,3] = aten::fake_quantize_per_channel_affine(self=%w, "
+                          "scale=%s, zero_point=%z, axis=0, quant_min=-127, quant_max=127)"),
+            std::string::npos)
+      << recorded;
+  EXPECT_NE(last_of("convert").find("%w: float32[8,3,3,3]\n"), std::string::npos);
+  EXPECT_NE(last_of("qdq").find("%w_quantized: int8[8,3,3,3]\n"), std::string::npos);
+  EXPECT_EQ(last_of("qdq").find("%w: "), std::string::npos);
+}
+
+TEST_F(ExportTest, ADumpChangesNothing) {
+  const torch::jit::Module net = quantized_conv_net(true);
+  const at::Tensor x = torch::randn({2, 3, 8, 8});
+  export_onnx(net, {x}, path_);
+  const std::string without = contents(path_);
+  ExportOptions options;
+  options.dump = path("dump");
+  export_onnx(net, {x}, path_, options);
+  EXPECT_EQ(contents(path_), without);
+}
+
+TEST_F(ExportTest, ARefusedExportLeavesItsDump) {
+  torch::jit::Module net("Net");
+  net.define("def forward(self, x):\n    return torch.lgamma(x)");
+  ExportOptions options;
+  options.dump = path("dump");
+  const std::string words = error_of([&] { export_onnx(net, {torch::rand({3})}, path_, options); });
+  EXPECT_NE(words.find("aten::lgamma"), std::string::npos);
+  const std::string list = contents(options.dump + "/000_contents.txt");
+  EXPECT_NE(list.find("  convert     symbolic functions            FAILED: " + words + "\n"),
+            std::string::npos)
+      << list;
+  // An error of torch's stands there without its C++ backtrace.
+  options.dynamic_axes = {{"x", 3, "N"}};
+  EXPECT_NE(error_of([&] { export_onnx(net, {torch::rand({3})}, path_, options); }), "no error");
+  const std::string second = contents(options.dump + "/000_contents.txt");
+  EXPECT_NE(second.find("001  source      graph of the model            FAILED: "),
+            std::string::npos)
+      << second;
+  EXPECT_EQ(second.find("Exception raised from"), std::string::npos);
+  EXPECT_EQ(listing(), std::set<std::string>{"dump"});
 }
 
 TEST_F(ExportTest, OptionsOutsideTheirRangeAreRefused) {

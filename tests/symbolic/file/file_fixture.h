@@ -96,4 +96,52 @@ inline OnnxGraph conv_graph(int64_t channels, int64_t weight_channels) {
   return graph;
 }
 
+/// y = condition ? relu(x + bias) : neg(hidden): an If by hand. The body of "else" has an If of its
+/// own, `bias` and `hidden` are used in bodies only, and `scale` lies in one.
+inline OnnxGraph if_graph() {
+  const TensorType vector{DType::kFloat32, true, {2}, {}};
+  const auto body = [&](std::vector<OnnxNode> nodes, const std::string& output) {
+    auto graph = std::make_shared<OnnxGraph>();
+    graph->outputs = {output};
+    graph->types[output] = vector;
+    for (OnnxNode& node : nodes) graph->nodes.push_back(std::move(node));
+    return graph;
+  };
+  const auto positive = body({{"Add", "", "then/Add", {"x", "bias"}, {"sum"}, {}, "", ""},
+                              {"Relu", "", "then/Relu", {"sum"}, {"positive"}, {}, "", ""}},
+                             "positive");
+  const auto scaled =
+      body({{"Mul", "", "else/then/Mul", {"hidden", "scale"}, {"scaled"}, {}, "", ""}}, "scaled");
+  scaled->initializers["scale"] = TensorData::from<float>(DType::kFloat32, {2}, {2, 4});
+  const auto negated =
+      body({{"Neg", "", "else/else/Neg", {"hidden"}, {"negated"}, {}, "", ""}}, "negated");
+  const auto otherwise =
+      body({{"If",
+             "",
+             "else/If",
+             {"condition"},
+             {"chosen"},
+             {{"then_branch", Subgraph{scaled}}, {"else_branch", Subgraph{negated}}},
+             "",
+             ""}},
+           "chosen");
+  OnnxGraph graph;
+  graph.inputs = {"x", "condition"};
+  graph.outputs = {"y"};
+  graph.types["x"] = graph.types["y"] = vector;
+  graph.types["condition"] = {DType::kBool, true, {}, {}};
+  graph.initializers["bias"] = TensorData::from<float>(DType::kFloat32, {2}, {0.5f, -1});
+  graph.nodes.push_back({"Exp", "", "Exp", {"x"}, {"hidden"}, {}, "", ""});
+  graph.nodes.push_back(
+      {"If",
+       "",
+       "If",
+       {"condition"},
+       {"y"},
+       {{"then_branch", Subgraph{positive}}, {"else_branch", Subgraph{otherwise}}},
+       "",
+       ""});
+  return graph;
+}
+
 }  // namespace qcdq

@@ -61,6 +61,29 @@ TEST(GraphBuilder, RefusesAnOpOfALaterOpset) {
             "[at layer1.act, net.py:7]");
 }
 
+TEST(GraphBuilder, TakesBodies) {
+  Fixture f(21);
+  auto body = std::make_shared<OnnxGraph>();
+  OnnxNode& node = body->nodes.emplace_back();
+  node.op_type = "Relu";
+  node.name = "layer1.act/If";
+  node.inputs = {"x"};
+  node.outputs = body->outputs = {"layer1.act/If_output"};
+  f.graph.inputs.push_back("condition");
+  f.graph.types["condition"] = {DType::kBool, true, {}, {}};
+  const Value chosen = f.builder.op(
+      "If", {{"condition"}}, {{"then_branch", Subgraph{body}}, {"else_branch", Subgraph{body}}});
+  EXPECT_EQ(chosen.name, "layer1.act/If_1_output");  // the body has the names before it
+  EXPECT_EQ(f.graph.nodes.back().name, "layer1.act/If_1");
+  for (const Attribute& wrong : {Attribute(Subgraph{}), Attribute(int64_t{1})}) {
+    EXPECT_NE(refusal([&] {
+                f.builder.op("If", {{"condition"}},
+                             {{"then_branch", Subgraph{body}}, {"else_branch", wrong}});
+              }).find("attribute 'else_branch' of ONNX If has the wrong type, expected GRAPH"),
+              std::string::npos);
+  }
+}
+
 TEST(GraphBuilder, RefusesWhatTheSchemaRefuses) {
   Fixture f(21);
   EXPECT_NE(

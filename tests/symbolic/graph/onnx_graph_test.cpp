@@ -1,7 +1,7 @@
 // OnnxGraph: names, uses, rewrites, text; and the value types of qcdq/symbolic.h.
 #include "symbolic/graph/onnx_graph.h"
 
-#include <gtest/gtest.h>
+#include "tests/symbolic/file/file_fixture.h"
 
 namespace qcdq {
 namespace {
@@ -109,6 +109,93 @@ TEST(OnnxGraph, RemoveDeadDropsNodesAndInitializers) {
   EXPECT_TRUE(graph.initializers.empty());
 }
 
+const OnnxGraph& body(const OnnxNode& node, const char* attribute) {
+  return *std::get<Subgraph>(*node.find(attribute)).graph;
+}
+
+TEST(Subgraphs, TextIndentsBodiesBelowTheirNode) {
+  EXPECT_EQ(to_text(if_graph()),
+            "input %x: float32[2]\n"
+            "input %condition: bool[]\n"
+            "%hidden = Exp(%x)\n"
+            "%bias: float32[2] = {0.5, -1}\n"
+            "%y = If(%condition)\n"
+            "  then_branch:\n"
+            "    %sum = Add(%x, %bias)\n"
+            "    %positive = Relu(%sum)\n"
+            "    output %positive: float32[2]\n"
+            "  else_branch:\n"
+            "    %chosen = If(%condition)\n"
+            "      then_branch:\n"
+            "        %scale: float32[2] = {2, 4}\n"
+            "        %scaled = Mul(%hidden, %scale)\n"
+            "        output %scaled: float32[2]\n"
+            "      else_branch:\n"
+            "        %negated = Neg(%hidden)\n"
+            "        output %negated: float32[2]\n"
+            "    output %chosen: float32[2]\n"
+            "output %y: float32[2]\n");
+}
+
+TEST(Subgraphs, ValuesUsedInBodiesOnlyAreAlive) {
+  OnnxGraph graph = if_graph();
+  const std::string before = to_text(graph);
+  remove_dead(graph);
+  EXPECT_EQ(to_text(graph), before);
+  EXPECT_NE(graph.initializer("bias"), nullptr);
+  graph.outputs = {"hidden"};
+  remove_dead(graph);
+  EXPECT_EQ(graph.nodes.size(), 1U);
+  EXPECT_EQ(graph.initializer("bias"), nullptr);
+}
+
+TEST(Subgraphs, IndexCountsUsesInBodies) {
+  OnnxGraph graph = if_graph();
+  const GraphIndex index(graph);
+  EXPECT_EQ(index.uses("hidden"), 2U);
+  ASSERT_EQ(index.consumers("hidden").size(), 1U);
+  EXPECT_EQ(index.consumers("hidden")[0]->op_type, "If");
+  EXPECT_EQ(index.uses("condition"), 2U);
+  EXPECT_EQ(index.uses("x"), 2U);
+  // A body's own values are none of the graph's.
+  for (const char* own : {"sum", "positive", "scale", "scaled", "chosen"}) {
+    EXPECT_EQ(index.uses(own), 0U) << own;
+    EXPECT_TRUE(index.consumers(own).empty()) << own;
+  }
+}
+
+TEST(Subgraphs, ReplaceUsesReachesIntoBodiesAndCopiesThem) {
+  OnnxGraph graph = if_graph();
+  const OnnxGraph original = graph;  // shares the bodies
+  replace_uses(graph, "hidden", "x");
+  remove_dead(graph);
+  EXPECT_EQ(graph.nodes.size(), 1U);
+  const OnnxGraph& otherwise = body(graph.nodes.back(), "else_branch");
+  EXPECT_EQ(body(otherwise.nodes.front(), "then_branch").nodes.front().inputs[0], "x");
+  EXPECT_EQ(body(otherwise.nodes.front(), "else_branch").nodes.front().inputs[0], "x");
+  EXPECT_EQ(to_text(original), to_text(if_graph()));
+  // The body without such a use is not copied.
+  EXPECT_EQ(&body(graph.nodes.back(), "then_branch"), &body(original.nodes.back(), "then_branch"));
+}
+
+TEST(Subgraphs, ABodysOwnValueOfTheSameNameIsNotRenamed) {
+  auto shadow = std::make_shared<OnnxGraph>();
+  shadow->inputs = {"hidden"};
+  shadow->outputs = {"hidden", "x"};
+  OnnxNode loop = node("Loop", {"count"}, {"r"}, {{"body", Subgraph{shadow}}});
+  loop.rename_uses({{"hidden", "other"}, {"x", "z"}, {"count", "n"}});
+  EXPECT_EQ(loop.inputs, std::vector<std::string>{"n"});
+  EXPECT_EQ(body(loop, "body").inputs, std::vector<std::string>{"hidden"});
+  EXPECT_EQ(body(loop, "body").outputs, (std::vector<std::string>{"hidden", "z"}));
+}
+
+TEST(Subgraphs, UniqueNamesKeepAwayFromBodies) {
+  OnnxGraph graph = if_graph();
+  for (const char* name : {"sum", "scale", "hidden", "negated", "else/else/Neg", "then/Relu"}) {
+    EXPECT_EQ(graph.unique_name(name), std::string(name) + "_1");
+  }
+}
+
 TEST(OnnxNode, AttributesAreFoundAndReplaced) {
   OnnxNode made = node("Concat", {"a"}, {"b"}, {{"axis", int64_t{1}}});
   EXPECT_EQ(made.int_attribute("axis", 0), 1);
@@ -156,7 +243,7 @@ TEST(UnsupportedOp, MessageIsOneReadableLine) {
                "aten::avg_pool2d: argument 'divisor_override' = 3: ONNX has no divisor (opset 21); "
                "divide afterwards "
                "[at layer1.pool, net.py:7]");
-  const UnsupportedOp bare({.op = "aten::foo", .reason = "unknown"});
+  const UnsupportedOp bare(UnsupportedOp::Details{.op = "aten::foo", .reason = "unknown"});
   EXPECT_STREQ(bare.what(), "aten::foo: unknown");
 }
 

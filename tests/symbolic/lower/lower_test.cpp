@@ -24,6 +24,24 @@ const torch::jit::Node* find(const Program& program, const std::string& op) {
   return nullptr;
 }
 
+TEST(Lower, NamesThePassesThatDontComeToAnEnd) {
+  Program program =
+      lowered(module_of("def forward(self, x):\n    return torch.relu(x)"), {at::ones({1, 2})});
+  const LoweringPass passes[] = {{"first", [](Program&) { return true; }},
+                                 {"never", [](Program&) { return false; }},
+                                 {"third", [](Program&) { return true; }}};
+  try {
+    run_until_settled(program, passes, nullptr, "lower 1");
+    FAIL() << "nothing was thrown";
+  } catch (const std::runtime_error& error) {
+    EXPECT_STREQ(error.what(),
+                 "the graph does not settle: after 64 rounds, lowering still changes it (first, "
+                 "third)");
+  }
+  // The list itself has nothing left to do on a lowered graph.
+  EXPECT_EQ(run_until_settled(program, lowering_passes(), nullptr, "lower 1"), 2);
+}
+
 TEST(Lower, KeepsFakeQuantizeOfParameterAndBuffer) {
   const torch::jit::Module module = module_of(R"(
 def forward(self, x):

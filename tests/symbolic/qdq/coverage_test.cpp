@@ -45,8 +45,8 @@ void add_weight(OnnxGraph& graph, const std::string& name) {
   add_node(graph, "DequantizeLinear", {name + "_codes", name + "_s", name + "_z"}, name);
 }
 
-NodeCoverage find(const OnnxGraph& graph, const std::string& name) {
-  for (const NodeCoverage& row : int8_coverage(graph)) {
+CoverageLine find(const OnnxGraph& graph, const std::string& name) {
+  for (const CoverageLine& row : int8_coverage(graph)) {
     if (row.node == name) return row;
   }
   ADD_FAILURE() << "no row for " << name;
@@ -90,7 +90,7 @@ TEST(Coverage, LayersFollowTheTableOfMeasurements) {
       {"Gemm", kI8Clip, kI8Clip, true}, {"ConvTranspose", kU8, kU8, false},
   };
   for (const Row& row : rows) {
-    const NodeCoverage found = find(layer(row.op, row.in, row.out), "layer");
+    const CoverageLine found = find(layer(row.op, row.in, row.out), "layer");
     EXPECT_EQ(found.int8, row.int8) << row.op << ": " << found.reason;
     EXPECT_EQ(found.op_type, row.op);
     if (!row.int8) {
@@ -100,7 +100,7 @@ TEST(Coverage, LayersFollowTheTableOfMeasurements) {
 }
 
 TEST(Coverage, FloatOutputStopsConvButNotGemm) {
-  const NodeCoverage conv = find(layer("Conv", kU8, kU8, false), "layer");
+  const CoverageLine conv = find(layer("Conv", kU8, kU8, false), "layer");
   EXPECT_FALSE(conv.int8);
   EXPECT_EQ(conv.reason, "output has no quantiser: put one behind layer");
   EXPECT_TRUE(find(layer("Gemm", kU8, kU8, false), "layer").int8);

@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "symbolic/lower/lower.h"
+#include "symbolic/program/values.h"
 #include "symbolic/settle.h"
 #include "symbolic/source/module_graph.h"
 #include "symbolic/source/source.h"

@@ -17,7 +17,7 @@ namespace qcdq {
 namespace {
 
 // qcdq's own rows: this runs before any test registers rows of its own.
-const std::vector<Symbolic> kOwnRows = all_symbolics();
+const std::vector<ListedSymbolic> kOwnRows = all_symbolics();
 
 TEST(TorchRules, PromotionIsTorchs) {
   EXPECT_EQ(promote_types(DType::kUInt8, DType::kInt8), DType::kInt16);
@@ -70,13 +70,31 @@ TEST(Registry, NoRowTwice) {
   EXPECT_GT(seen.size(), 200U);
 }
 
+std::string file_of(const std::string& torch_op) {
+  for (const ListedSymbolic& row : all_symbolics()) {
+    if (row.torch_op == torch_op) return row.file;
+  }
+  return "no row";
+}
+
+TEST(Registry, RowsNameTheirFile) {
+  EXPECT_EQ(file_of("aten::relu"), "activations.cpp");
+  EXPECT_EQ(file_of("qcdq::quantize"), "quantizers.cpp");
+  // A user's row names the library, or the program, that holds it.
+  register_symbolics({{"test::of_this_program", 10, first_function}});
+  EXPECT_EQ(file_of("test::of_this_program"), "cases_test");
+  static const std::string name = "test::made_at_run_time";
+  register_symbolics({{name.c_str(), 10, first_function}});
+  EXPECT_EQ(file_of(name), "plugin");
+}
+
 // What find_symbolic promises, as a scan of every row of one origin.
 struct Scan {
   const Symbolic* exact = nullptr;
   const Symbolic* general = nullptr;
   std::vector<int64_t> opsets;  // of every row for the op
 
-  Scan(std::span<const Symbolic> rows, const std::string& op, const std::string& overload,
+  Scan(std::span<const ListedSymbolic> rows, const std::string& op, const std::string& overload,
        int64_t opset) {
     for (const Symbolic& row : rows) {
       const bool is_exact = row.torch_op == op + "." + overload;
@@ -96,9 +114,9 @@ bool same_row(const Symbolic* a, const Symbolic* b) {
          a->function == b->function && a->onnx_op == b->onnx_op;
 }
 
-void expect_as_scanned(const std::vector<Symbolic>& rows, const std::string& op,
+void expect_as_scanned(const std::vector<ListedSymbolic>& rows, const std::string& op,
                        const std::string& overload) {
-  const std::span<const Symbolic> all(rows);
+  const std::span<const ListedSymbolic> all(rows);
   for (int64_t opset = 9; opset <= 26; ++opset) {
     const Scan own(all.first(kOwnRows.size()), op, overload, opset);
     const Scan user(all.subspan(kOwnRows.size()), op, overload, opset);
@@ -120,7 +138,7 @@ TEST(Registry, EveryRowIsFoundAsByAScan) {
                       {"test::scanned.Scalar", 11, second_function}});
   // Of an op that qcdq knows from opset 10 on, for an overload that it doesn't name.
   register_symbolics({{"aten::lift_fresh.test", 16, second_function}});
-  const std::vector<Symbolic> rows = all_symbolics();
+  const std::vector<ListedSymbolic> rows = all_symbolics();
   ASSERT_GE(rows.size(), kOwnRows.size() + 6);
   for (const Symbolic& row : rows) {
     const std::string name = row.torch_op;
