@@ -19,7 +19,10 @@ void settle_lowered(Program& program, ProgramDump* dump) {
   std::vector<std::string> folded;
   for (int round = 0; round < kMostRounds; ++round) {
     folded = recorder.fold();
-    if (folded.empty()) return recorder.finish();
+    if (folded.empty()) {
+      check_lowered(program);
+      return recorder.finish();
+    }
     lower(program, dump, "lower " + std::to_string(round + 2));
     recorder.refresh();
   }

@@ -1,5 +1,5 @@
 # Shared by every Python test: the --all option, the built program and the built libraries.
-# QCDQ_BIN and QCDQ_OPS_LIBRARY override the paths that ./dev build leaves.
+# QCDQ_BIN, QCDQ_OPS_LIBRARY and QCDQ_WRITE_PROGRAMS override the paths that ./dev build leaves.
 import os
 import pathlib
 import subprocess
@@ -53,6 +53,11 @@ class Program:
 @pytest.fixture(scope="session")
 def qcdq():
     return Program(built("QCDQ_BIN", "bin", "qcdq"))
+
+
+@pytest.fixture(scope="session")
+def write_programs():
+    return built("QCDQ_WRITE_PROGRAMS", "bin", "write_programs")
 
 
 @pytest.fixture(scope="session")

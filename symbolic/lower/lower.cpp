@@ -45,20 +45,6 @@ bool holds_kind(Block* block, torch::jit::Symbol kind) {
   return false;
 }
 
-// Writes that no other value sees become functional ops, which keep the written tensor's type.
-bool make_writes_functional(Program& program) {
-  const auto& graph = program.graph;
-  if (!has_mutation(graph->block())) return false;
-  // A write to a weight is state, not a value: refused below, never made functional.
-  const std::unordered_set<const Node*> state = writes_to_constants(graph);
-  const size_t newest = newest_value(*graph);
-  bool changed =
-      torch::jit::RemoveTensorMutation(graph, [&](Node* node) { return state.count(node) == 0; });
-  changed |= functionalize_inputs(graph);
-  keep_self_types(*graph, newest);
-  return changed;
-}
-
 using BlockPass = bool (*)(Block*);
 template <BlockPass pass>
 bool on_block(Program& program) {
@@ -92,10 +78,13 @@ constexpr LoweringPass kPasses[] = {
        return has_mutation(program.graph->block()) && torch::jit::RemoveListMutation(program.graph);
      }},
     {"resolve appends", on_writes<resolve_appends>},
-    {"make writes functional", make_writes_functional},
-    {"make view writes functional",
+    {"decide aliases",
      [](Program& program) {
-       return has_mutation(program.graph->block()) && functionalize_view_writes(program.graph);
+       return has_mutation(program.graph->block()) && decide_aliases(program);
+     }},
+    {"make writes functional",
+     [](Program& program) {
+       return has_mutation(program.graph->block()) && functionalize_writes(program.graph);
      }},
     {"simplify lists",
      [](Program& program) {
@@ -265,5 +254,7 @@ void lower(Program& program, ProgramDump* dump, const std::string& phase) {
   once("eliminate dead code", [&] { torch::jit::EliminateDeadCode(program.graph); });
   once("name outputs", [&] { name_outputs(program); });
 }
+
+void check_lowered(const Program& program) { refuse_writes(program.graph); }
 
 }  // namespace qcdq

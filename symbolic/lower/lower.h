@@ -27,5 +27,7 @@ void lower(Program& program, ProgramDump* dump = nullptr, const std::string& pha
 /// and on, until a round changes nothing. Returns the number of the round after that.
 int run_until_settled(Program& program, std::span<const LoweringPass> passes, ProgramDump* dump,
                       const std::string& phase, int first_round = 1);
+/// After the last round: throws UnsupportedOp for the writes that are still there.
+void check_lowered(const Program& program);
 
 }  // namespace qcdq

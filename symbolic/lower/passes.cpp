@@ -250,54 +250,6 @@ std::unordered_set<const Node*> writes_to_constants(const GraphPtr& graph) {
   return writes;
 }
 
-bool functionalize_inputs(const GraphPtr& graph) {
-  // One op at a time: the alias analysis is stale after a change. In-place ops on inputs are few.
-  bool changed = false;
-  for (bool found = true; found;) {
-    found = false;
-    torch::jit::AliasDb aliases(graph);
-    for (Node* node : graph->nodes()) {
-      const c10::FunctionSchema* schema = node->maybeSchema();
-      if (schema == nullptr || !schema->is_mutable() || node->outputs().size() != 1) continue;
-      const std::string name = node->kind().toQualString();
-      if (!name.ends_with('_') || name.ends_with("__")) continue;
-      JitValue* self = node->input(0);
-      if (self->node()->kind() != prim::Param || self->node()->owningBlock() != graph->block()) {
-        continue;
-      }
-      bool visible = false;
-      const auto seen_by = [&](JitValue* other) {
-        visible |= other != self && other != node->output() &&
-                   other->type()->kind() == c10::TypeKind::TensorType &&
-                   aliases.mayAlias(self, other);
-      };
-      const auto mark = [&](Node* other) {
-        if (other->isBefore(node)) {
-          for (JitValue* output : other->outputs()) seen_by(output);
-        }
-        return false;
-      };
-      for_each_node(graph->block(), mark);
-      if (visible) continue;
-      Node* functional =
-          graph->create(Symbol::fromQualString(name.substr(0, name.size() - 1)), node->inputs(), 1);
-      functional->copyMetadata(node);
-      if (functional->maybeOperator() == nullptr) {
-        functional->destroy();
-        continue;
-      }
-      functional->insertBefore(node);
-      functional->output()->setType(node->output()->type());
-      self->replaceAllUsesAfterNodeWith(node, functional->output());
-      node->output()->replaceAllUsesWith(functional->output());
-      node->destroy();
-      changed = found = true;
-      break;
-    }
-  }
-  return changed;
-}
-
 bool expand_repeated_lists(Block* block) {
   static const Symbol kTimes = Symbol::fromQualString("aten::mul");
   constexpr int64_t kLongest = 64;  // shapes; a long list is data

@@ -51,18 +51,16 @@ std::unordered_set<const torch::jit::Node*> writes_to_constants(const GraphPtr& 
 bool resolve_appends(torch::jit::Block* block);
 /// `[value] * count` with a known count becomes one ListConstruct, so that writes to it resolve.
 bool expand_repeated_lists(torch::jit::Block* block);
-/// In-place ops that no other value can see become functional ones where upstream's
-/// RemoveTensorMutation can't: those on a graph input.
-bool functionalize_inputs(const GraphPtr& graph);
-/// The largest Value::unique() of a node's output: what a pass makes afterwards is larger.
-size_t newest_value(torch::jit::Graph& graph);
-/// An in-place op keeps its tensor's element type, its functional form follows promotion: casts the
-/// results of the ops made since `newest_before` back (type_as, which record() drops where the
-/// types are equal).
-bool keep_self_types(torch::jit::Graph& graph, size_t newest_before);
-/// Writes to slices, selections and other views become functional: the new part is scattered into
-/// the tensor that it is a part of, and later uses see the result.
-bool functionalize_view_writes(const GraphPtr& graph);
+/// lower/decide_aliases.cpp: ops that share memory with their input or copy it, as its strides have
+/// it (reshape, contiguous, to), become ops that do the one or the other; a run on the examples
+/// tells. Only where a write asks for it. Throws UnsupportedOp for writes whose result torch leaves
+/// open.
+bool decide_aliases(Program& program);
+/// lower/mutation.cpp: writes to tensors and to views of them become functional, and later reads
+/// get the newest value. Those that depend on a branch or loop stay until that is gone.
+bool functionalize_writes(const GraphPtr& graph);
+/// Throws UnsupportedOp for the writes that functionalize_writes() leaves.
+void refuse_writes(const GraphPtr& graph);
 /// lower/dicts.cpp: a dict that is made, set and read under constant keys in one block becomes its
 /// values.
 bool resolve_dicts(torch::jit::Block* block);

@@ -50,7 +50,7 @@ bool same_view(const at::Tensor& a, const at::Tensor& b) {
 
 class Interpreter {
  public:
-  explicit Interpreter(Run& run) : run_(run) {}
+  Interpreter(Run& run, NodeWatcher* watcher) : run_(run), watcher_(watcher) {}
 
   std::optional<RunFailure> operator()(Graph& graph, const std::vector<c10::IValue>& inputs) {
     plan_releases(graph.block());
@@ -141,7 +141,14 @@ class Interpreter {
       stack.reserve(node->inputs().size());
       for (const JitValue* input : node->inputs()) stack.push_back(lookup(input));
     }
-    stack = run_node(*node, std::move(stack));
+    if (watcher_ != nullptr) {
+      const Stack inputs = stack;
+      watcher_->before(*node, inputs);
+      stack = run_node(*node, std::move(stack));
+      watcher_->after(*node, inputs, stack);
+    } else {
+      stack = run_node(*node, std::move(stack));
+    }
     if (stack.size() != node->outputs().size()) {
       throw std::runtime_error("gave " + std::to_string(stack.size()) + " results, expected " +
                                std::to_string(node->outputs().size()));
@@ -182,19 +189,30 @@ class Interpreter {
   }
 
   Run& run_;
+  NodeWatcher* watcher_;
   const Node* current_ = nullptr;
   std::unordered_map<const JitValue*, c10::IValue> values_;
   std::unordered_map<const Node*, std::vector<JitValue*>> releases_;
 };
 
+Run interpret_watched(Graph& graph, const std::vector<c10::IValue>& inputs,
+                      std::optional<RunFailure>& failure, NodeWatcher* watcher) {
+  const c10::InferenceMode no_autograd;
+  Run run;
+  failure = Interpreter(run, watcher)(graph, inputs);
+  return run;
+}
+
 }  // namespace
 
 Run interpret(Graph& graph, const std::vector<c10::IValue>& inputs,
               std::optional<RunFailure>& failure) {
-  const c10::InferenceMode no_autograd;
-  Run run;
-  failure = Interpreter(run)(graph, inputs);
-  return run;
+  return interpret_watched(graph, inputs, failure, nullptr);
+}
+
+Run interpret(Graph& graph, const std::vector<c10::IValue>& inputs,
+              std::optional<RunFailure>& failure, NodeWatcher& watcher) {
+  return interpret_watched(graph, inputs, failure, &watcher);
 }
 
 }  // namespace qcdq

@@ -2,6 +2,7 @@
 // through the optimising executor. record.cpp compares two of its runs.
 #pragma once
 
+#include <ATen/core/stack.h>
 #include <torch/csrc/jit/ir/ir.h>
 
 #include <optional>
@@ -37,9 +38,22 @@ struct RunFailure {
   std::string message;
 };
 
+/// Sees each op run, but for branches and loops. What it throws counts as a failure of the op.
+class NodeWatcher {
+ public:
+  virtual ~NodeWatcher() = default;
+  virtual void before(const torch::jit::Node& node, const torch::jit::Stack& inputs) = 0;
+  /// May replace outputs.
+  virtual void after(const torch::jit::Node& node, const torch::jit::Stack& inputs,
+                     torch::jit::Stack& outputs) = 0;
+};
+
 /// Runs `graph` on `inputs`; values are freed after their last use. Where a node throws, `failure`
 /// names it and holds its message, and the run holds what was seen until then.
 Run interpret(torch::jit::Graph& graph, const std::vector<c10::IValue>& inputs,
               std::optional<RunFailure>& failure);
+/// The same, watched.
+Run interpret(torch::jit::Graph& graph, const std::vector<c10::IValue>& inputs,
+              std::optional<RunFailure>& failure, NodeWatcher& watcher);
 
 }  // namespace qcdq

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <unordered_set>
 
+#include "symbolic/lower/aliases.h"
 #include "symbolic/program/run_node.h"
 #include "symbolic/program/tensors.h"
 
@@ -25,8 +26,6 @@ namespace prim = torch::jit::prim;
 namespace {
 
 using Types = std::unordered_map<const JitValue*, TensorType>;
-
-bool is_tensor(const JitValue* value) { return value->type()->kind() == c10::TypeKind::TensorType; }
 
 /// Ops that read a tensor's shape or type, never its data.
 bool is_shape_query(const Node& node) {
@@ -61,7 +60,13 @@ class Taint {
  public:
   Taint(Graph& graph, const Types& types) : types_(types) {
     for (const JitValue* input : graph.inputs()) data_.insert(input);
-    walk(graph.block());
+    // A write marks the memory that it goes to, and with that what was read before it in the order
+    // of the graph: until no walk marks more.
+    for (size_t marked = 0; marked != data_.size() + shape_.size();) {
+      marked = data_.size() + shape_.size();
+      walk(graph.block());
+      if (!writes_) break;
+    }
   }
   bool on_data(const JitValue* value) const { return data_.count(value) != 0; }
   const std::unordered_set<const JitValue*>& shaped_by_data() const { return shape_; }
@@ -114,6 +119,34 @@ class Taint {
                        (data && (has_size_argument_on_data(*node) ||
                                  has_data_dependent_shape(*node) || is_masked_by_data(*node)));
     for (const JitValue* output : node->outputs()) mark(output, data, shape);
+    for (size_t place : written_inputs(*node)) {
+      writes_ = true;
+      std::unordered_set<const JitValue*> seen;
+      mark_memory(node->input(place), data, shape, seen);
+    }
+  }
+
+  /// Marks a value that is written to, and all that it may be a part of.
+  void mark_memory(const JitValue* value, bool data, bool shape,
+                   std::unordered_set<const JitValue*>& seen) {
+    if (!may_hold_tensors(value->type()) || !seen.insert(value).second) return;
+    mark(value, data, shape);
+    const Node* maker = value->node();
+    const Node* owner = maker->owningBlock()->owningNode();
+    const size_t place = value->offset();
+    if (maker->kind() == prim::If) {
+      for (const Block* branch : maker->blocks()) {
+        mark_memory(branch->outputs()[place], data, shape, seen);
+      }
+    } else if (maker->kind() == prim::Loop) {
+      mark_memory(maker->input(place + 2), data, shape, seen);
+      mark_memory(maker->blocks()[0]->outputs()[place + 1], data, shape, seen);
+    } else if (maker->kind() == prim::Param && owner != nullptr && place > 0) {
+      mark_memory(owner->input(place + 1), data, shape, seen);
+      mark_memory(maker->owningBlock()->outputs()[place], data, shape, seen);
+    } else if (maker->kind() != prim::Param && may_share(*maker, place)) {
+      for (const JitValue* input : maker->inputs()) mark_memory(input, data, shape, seen);
+    }
   }
 
   /// An int or int[] from data, where the op asks for one: a size, an index, a count. A Scalar is
@@ -171,6 +204,7 @@ class Taint {
   const Types& types_;
   std::unordered_set<const JitValue*> data_;
   std::unordered_set<const JitValue*> shape_;
+  bool writes_ = false;
 };
 
 /// The constant (or list) that answers a query on a tensor of this type, or nullptr.

@@ -97,6 +97,21 @@ Values select_scatter(GraphBuilder& graph, NodeArgs& args) {
                    {wrap_dim(args.integer("index"), size)}, size)};
 }
 
+// The elements of `source`, one after the other, where `mask` is true.
+Values masked_scatter(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const Value shape = graph.op("Shape", {x});
+  const Value mask = graph.op("Expand", {args.tensor("mask"), shape});
+  const Value source =
+      emit_reshape(graph, graph.cast(args.tensor("source"), args.output_type().dtype), {-1});
+  const Value places = graph.cast(emit_reshape(graph, mask, {-1}), DType::kInt64);
+  const Value count = graph.op("CumSum", {places, graph.scalar(DType::kInt64, 0)});
+  // -1 in front of the first, which no place takes.
+  const Value taken = graph.op("Sub", {count, graph.scalar(DType::kInt64, 1)});
+  const Value values = graph.op("Gather", {source, taken}, {{"axis", int64_t{0}}});
+  return {graph.op("Where", {mask, graph.op("Reshape", {values, shape}), x})};
+}
+
 // copy: `src` in the shape and element type of `self`.
 Values copy(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
@@ -116,6 +131,7 @@ constexpr Symbolic kRows[] = {
     {"aten::scatter_add", 16, scatter, "ScatterElements"},
     {"aten::slice_scatter", 10, slice_scatter, "Slice, Concat, Gather"},
     {"aten::select_scatter", 10, select_scatter, "Slice, Concat, Unsqueeze"},
+    {"aten::masked_scatter", 11, masked_scatter, "CumSum, Gather, Where"},
     {"aten::copy", 10, copy, "Expand, Cast"},
 };
 

@@ -137,8 +137,8 @@ JitValue* safe_softmax(Node* n) {
 JitValue* to_copy(Node* n) {
   JitValue* memory_format = n->input(6);
   if (n->input(1)->mustBeNone()) return insert(n, "aten::clone", {n->input(0), memory_format});
-  JitValue* no = constant(n, false);
-  return insert(n, "aten::to", {n->input(0), n->input(1), no, no, memory_format});
+  return insert(n, "aten::to",
+                {n->input(0), n->input(1), constant(n, false), constant(n, true), memory_format});
 }
 
 JitValue* attention_of_cpu(Node* n) {

@@ -6,32 +6,10 @@
 #include "symbolic/lower/lower.h"
 #include "symbolic/settle.h"
 #include "symbolic/source/source.h"
-#include "tests/symbolic/program_fixture.h"
+#include "tests/symbolic/lower/writes_fixture.h"
 
 namespace qcdq {
 namespace {
-
-/// The module's script lowered, recorded, and run on `inputs`; fails where it differs from the
-/// module.
-Program checked(const std::string& script, const std::vector<at::Tensor>& inputs) {
-  const torch::jit::Module module = module_of(script);
-  const auto copies = [&] {
-    std::vector<c10::IValue> values;
-    for (const at::Tensor& input : inputs) values.push_back(input.clone());
-    return values;
-  };
-  Program program = program_from_torchscript(module, copies(), {});
-  const std::vector<at::Tensor> expected = program.reference(copies());
-  settle(program);
-  const std::vector<at::Tensor> outputs = run_graph(program);
-  EXPECT_EQ(outputs.size(), expected.size());
-  for (size_t i = 0; i < outputs.size() && i < expected.size(); ++i) {
-    EXPECT_EQ(outputs[i].scalar_type(), expected[i].scalar_type());
-    EXPECT_TRUE(at::equal(outputs[i], expected[i])) << outputs[i] << "\n" << expected[i];
-  }
-  for (const auto& [op, count] : ops(program)) EXPECT_FALSE(op.ends_with("_")) << op;
-  return program;
-}
 
 TEST(LowerMutation, InPlaceOpsKeepTheirElementType) {
   const at::Tensor half = at::tensor({1.5F, 2.0009765625F}).to(at::kHalf);
@@ -113,22 +91,6 @@ def forward(self, x):
     return before, row, part, z
 )",
           {x});
-}
-
-TEST(LowerMutation, WritesThatMoreThanViewsShareAreRefused) {
-  // The list keeps the tensor as it was in our graph, and as it is afterwards in torch.
-  const torch::jit::Module module = module_of(R"(
-def forward(self, x):
-    z = x + 0
-    flat = z.reshape(-1)
-    z[0] = 0
-    return flat + z.reshape(-1)
-)");
-  Program program = program_from_torchscript(module, {at::ones({2, 2})}, {});
-  lower(program);
-  EXPECT_EQ(ops(program).count("aten::fill_.Tensor") + ops(program).count("aten::copy_") +
-                ops(program).count("aten::fill_.Scalar"),
-            1U);  // convert refuses it by name
 }
 
 TEST(LowerMutation, AWholeWriteIsSeenByViews) {
