@@ -78,7 +78,7 @@ constexpr LoweringPass kPasses[] = {
        return has_mutation(program.graph->block()) && torch::jit::RemoveListMutation(program.graph);
      }},
     {"resolve appends", on_writes<resolve_appends>},
-    {"decide what shares memory",
+    {"decide aliases",
      [](Program& program) {
        return has_mutation(program.graph->block()) && decide_aliases(program);
      }},
