@@ -293,8 +293,9 @@ void refuse_writes(const GraphPtr& graph) {
   if (!has_mutation(graph->block())) return;
   const WriteFindings found = AliasWalk(*graph, nullptr).run();
   std::vector<UnsupportedOp::Details> details;
+  std::unordered_set<const Node*> named;
   for (const auto& [base, write] : found.blocked) {
-    if (found.written.count(base) == 0) continue;
+    if (found.written.count(base) == 0 || !named.insert(write.node).second) continue;
     details.push_back({.op = op_name(*write.node),
                        .reason = write.reason,
                        .hint = write.hint,

@@ -259,7 +259,7 @@ def forward(self, x):
   const std::string bits = refusal_of(R"(
 def forward(self, x):
     z = x + 0
-    z.view(torch.int32).add_(1)
+    z.view(dtype=torch.int32).add_(1)
     return z
 )",
                                       {grid()});
