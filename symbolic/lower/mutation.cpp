@@ -5,14 +5,13 @@
 #include <torch/csrc/jit/ir/constants.h>
 
 #include <algorithm>
-#include <array>
 #include <functional>
 #include <string>
-#include <string_view>
 #include <unordered_map>
 #include <vector>
 
 #include "symbolic/lower/passes.h"
+#include "symbolic/program/run_node.h"
 
 namespace qcdq {
 
@@ -47,20 +46,14 @@ Node* insert(Graph& graph, Node* like, const char* op, const std::vector<JitValu
 }
 
 /// A functional op whose result can have another element type than its first input: by promotion
-/// with another tensor, or because comparisons give bool.
+/// with another tensor, or because it is a comparison.
 bool may_change_type(const Node& node) {
-  static constexpr std::array<std::string_view, 7> kBool = {"eq", "ne", "lt",         "gt",
-                                                            "le", "ge", "logical_not"};
-  static constexpr std::array<std::string_view, 10> kKeep = {
-      "type_as",   "full_like",  "copy",           "fill",      "masked_fill",
-      "index_put", "index_fill", "masked_scatter", "index_add", "index_copy"};
   if (!node.kind().is_aten() || !is_tensor(node.input(0))) return false;
-  const std::string_view name = node.kind().toUnqualString();
-  const auto among = [&](const auto& names) {
-    return std::find(names.begin(), names.end(), name) != names.end();
-  };
-  if (among(kKeep) || name.starts_with("scatter")) return false;
-  return among(kBool) || std::any_of(node.inputs().begin() + 1, node.inputs().end(), is_tensor);
+  if (node.kind() == aten::type_as) return false;  // what this is asked for inserts it
+  const OpTraits traits = traits_of(node);
+  if (has_traits(traits, OpTraits::kKeepsElementType)) return false;
+  return has_traits(traits, OpTraits::kBoolResult) ||
+         std::any_of(node.inputs().begin() + 1, node.inputs().end(), is_tensor);
 }
 
 void visit_nodes(Block* block, const std::function<void(Node*)>& visit) {

@@ -11,6 +11,8 @@ namespace qcdq {
 
 namespace {
 
+using enum OpTraits;
+
 Value concat(GraphBuilder& graph, const Values& parts, int64_t axis) {
   return parts.size() == 1 ? parts[0] : graph.op("Concat", parts, {{"axis", axis}});
 }
@@ -291,20 +293,32 @@ Values repeat(GraphBuilder& graph, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
-    {"aten::index.Tensor", 11, index, "Gather, GatherND, NonZero, ..."},
-    {"aten::index_put", 11, index_put, "ScatterND, Where, ..."},
-    {"aten::select.int", 10, select, "Gather"},
-    {"aten::index_select", 10, index_select, "Gather"},
-    {"aten::gather", 11, gather, "GatherElements"},
+    {"aten::index.Tensor", 11, index, "Gather, GatherND, NonZero, ...", kMovesElements},
+    {"aten::index_put", 11, index_put, "ScatterND, Where, ...", kKeepsElementType},
+    {"aten::select.int", 10, select, "Gather", kMovesElements},
+    {"aten::index_select", 10, index_select, "Gather", kMovesElements},
+    {"aten::gather", 11, gather, "GatherElements", kMovesElements},
     {"aten::topk", 11, topk, "TopK"},
     {"aten::sort", 11, sorted, "TopK"},
     {"aten::sort.stable", 11, sorted, "TopK"},
     {"aten::argsort", 11, argsort, "TopK"},
     {"aten::argsort.stable", 11, argsort, "TopK"},
-    {"aten::roll", 10, roll, "Slice, Concat"},
-    {"aten::flip", 10, flip, "Slice"},
-    {"aten::nonzero", 10, nonzero, "NonZero, Transpose"},
-    {"aten::repeat", 10, repeat, "Tile"},
+    {"aten::roll", 10, roll, "Slice, Concat", kMovesElements},
+    {"aten::flip", 10, flip, "Slice", kMovesElements},
+    {"aten::nonzero", 10, nonzero, "NonZero, Transpose", kShapeFromData},
+    {"aten::repeat", 10, repeat, "Tile", kMovesElements},
+    facts_of("aten::argwhere", kShapeFromData),
+    facts_of("aten::nonzero_numpy", kShapeFromData),
+    facts_of("aten::masked_select", kShapeFromData),
+    facts_of("aten::_unique", kShapeFromData),
+    facts_of("aten::_unique2", kShapeFromData),
+    facts_of("aten::unique_dim", kShapeFromData),
+    facts_of("aten::unique_consecutive", kShapeFromData),
+    facts_of("aten::unique_dim_consecutive", kShapeFromData),
+    facts_of("aten::bincount", kShapeFromData),
+    facts_of("aten::repeat_interleave.Tensor", kShapeFromData),
+    facts_of("aten::repeat_interleave.self_Tensor", kShapeFromData),
+    facts_of("torchvision::nms", kShapeFromData),
 };
 
 }  // namespace
