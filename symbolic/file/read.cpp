@@ -14,6 +14,7 @@
 #include <stdexcept>
 
 #include "symbolic/file/file.h"
+#include "symbolic/graph/proto_values.h"
 
 namespace qcdq {
 namespace {
@@ -37,18 +38,6 @@ std::shared_ptr<onnx::ModelProto> parse(const std::string& path) {
     throw std::runtime_error(path + " is not an ONNX file");
   }
   return model;
-}
-
-TensorType tensor_type(const onnx::TypeProto& proto) {
-  TensorType type;
-  if (!proto.has_tensor_type()) return type;
-  type.dtype = static_cast<DType>(proto.tensor_type().elem_type());
-  type.ranked = proto.tensor_type().has_shape();
-  for (const auto& dim : proto.tensor_type().shape().dim()) {
-    type.dims.push_back(dim.has_dim_value() ? dim.dim_value() : -1);
-    type.symbols.push_back(dim.has_dim_param() ? dim.dim_param() : "");
-  }
-  return type;
 }
 
 template <typename T, typename Field>

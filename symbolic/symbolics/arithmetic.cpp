@@ -151,7 +151,6 @@ Values where_true(GraphBuilder& graph, NodeArgs& args) {
     indices.push_back(graph.op("Gather",
                                {rows, graph.scalar(DType::kInt64, static_cast<double>(row))},
                                {{"axis", int64_t{0}}}));
-    set_dims(graph, indices.back(), {-1});
   }
   return indices;
 }

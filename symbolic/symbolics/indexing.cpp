@@ -19,10 +19,8 @@ Value concat(GraphBuilder& graph, const Values& parts, int64_t axis) {
 
 // Row `row` of the [rank, n] that NonZero gives.
 Value row_of(GraphBuilder& graph, const Value& rows, int64_t row) {
-  const Value y = graph.op("Gather", {rows, graph.scalar(DType::kInt64, static_cast<double>(row))},
-                           {{"axis", int64_t{0}}});
-  set_dims(graph, y, {-1});
-  return y;
+  return graph.op("Gather", {rows, graph.scalar(DType::kInt64, static_cast<double>(row))},
+                  {{"axis", int64_t{0}}});
 }
 
 // One index tensor for each indexed dimension: x[i, None, mask] has i at 0 and, for a mask of rank
@@ -88,7 +86,6 @@ Value stacked(GraphBuilder& graph, NodeArgs& args, const Indices& indices, int64
   Values parts;
   for (const Value& index : indices.values) {
     const Value whole = same ? index : graph.op("Expand", {index, shape});
-    set_dims(graph, whole, std::vector<int64_t>(static_cast<size_t>(rank), -1));
     parts.push_back(emit_unsqueeze(graph, whole, {rank}));
   }
   return concat(graph, parts, rank);
