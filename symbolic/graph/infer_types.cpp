@@ -15,12 +15,13 @@ namespace qcdq {
 
 namespace {
 
-// Of a constant whose values onnx gets to see: shapes, axes, pads, sizes of a split. Those of a
-// weight say nothing of a type.
+// Of a constant whose values onnx gets to see: shapes, axes, pads, sizes of a split. The values of
+// a weight tell nothing of a type.
 constexpr int64_t kMostElements = 256;
 
 bool is_small(const TensorData& data) {
-  return (data.dtype == DType::kInt64 || data.dtype == DType::kInt32 ||
+  return data.produce == nullptr &&
+         (data.dtype == DType::kInt64 || data.dtype == DType::kInt32 ||
           data.dtype == DType::kFloat32) &&
          data.numel() <= kMostElements;
 }
