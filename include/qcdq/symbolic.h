@@ -179,8 +179,8 @@ class QCDQ_API GraphBuilder {
   /// Cast to dtype; returns `value` itself where it has that type already.
   Value cast(const Value& value, DType dtype);
 
-  /// What is known of a value: the recorder's word for torch values, the schema's element type for
-  /// those in between.
+  /// What is known of a value: the recorder's word for torch values, and for those in between what
+  /// onnx infers of the op's element type and shape (nothing for other domains).
   TensorType type(const Value& value) const;
   /// The constant behind a value, or nullptr where it is computed at run time.
   const TensorData* constant_data(const Value& value) const;
@@ -253,14 +253,51 @@ class QCDQ_API NodeArgs {
 
 using SymbolicFunction = std::vector<Value> (*)(GraphBuilder&, NodeArgs&);
 
+/// What the exporter must know of a torch op besides its conversion: facts of the op itself, at
+/// every opset. A set; `kBoolResult | kMovesElements` has both.
+enum class OpTraits : uint32_t {
+  kNone = 0,
+  /// Every element of the results is an element of the first argument: a quantised tensor stays on
+  /// its grid.
+  kMovesElements = 1U << 0,
+  /// The result is bool, whatever the arguments are.
+  kBoolResult = 1U << 1,
+  /// The result has the element type of the first argument, whatever the others are.
+  kKeepsElementType = 1U << 2,
+  /// How many elements it gives depends on the values of its arguments: what an example run saw of
+  /// the shape says nothing about the next run.
+  kShapeFromData = 1U << 3,
+  /// Reads the shape, the element type or the identity of its first argument, never its elements.
+  kQuery = 1U << 4,
+  /// Never computed at export time, though all its arguments are constants: a weight's quantiser
+  /// must be in the file, and memory that nobody has written has no values.
+  kNeverFold = 1U << 5,
+  /// The result is the first argument, rounded to a quantiser's grid: it stands for the same
+  /// weight.
+  kFakeQuantizes = 1U << 6,
+  /// Its schema calls the result a view; it may be a copy as large as its first argument.
+  kMayCopy = 1U << 7,
+};
+constexpr OpTraits operator|(OpTraits a, OpTraits b) {
+  return static_cast<OpTraits>(static_cast<uint32_t>(a) | static_cast<uint32_t>(b));
+}
+/// Whether `traits` has all of `wanted`.
+constexpr bool has_traits(OpTraits traits, OpTraits wanted) { return (traits | wanted) == traits; }
+
 /// One row of the table. The row with the largest since_opset <= target opset wins; a row for an
 /// overload ("aten::add.Tensor") before one for all overloads ("aten::add"). function == nullptr: a
 /// 1:1 row, all Tensor arguments become inputs of onnx_op. Else onnx_op is what `qcdq ops` lists.
+/// Without both the row holds traits only, and the op is not convertible.
 struct Symbolic {
   const char* torch_op;
   int since_opset;
   SymbolicFunction function;
   const char* onnx_op = nullptr;
+  /// Those of every row of the op count, a plugin's too, whatever the opset: a row that names an
+  /// overload speaks for that overload alone.
+  OpTraits traits = OpTraits::kNone;
+
+  bool converts() const { return function != nullptr || onnx_op != nullptr; }
 };
 
 /// Adds rows at run time; they win over qcdq's own. Call it from your library
@@ -273,7 +310,8 @@ QCDQ_API void register_symbolics(std::initializer_list<Symbolic> rows);
 struct ListedSymbolic : Symbolic {
   std::string file;
 };
-/// Every row: qcdq's own in the order of the tables, then users' in the order of registration.
+/// Every row: qcdq's own in the order of the tables, then users' in the order of registration. Rows
+/// of traits only are among them.
 QCDQ_API std::vector<ListedSymbolic> all_symbolics();
 
 #define QCDQ_REGISTER_SYMBOLICS(...)                 \

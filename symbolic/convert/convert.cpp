@@ -12,6 +12,7 @@
 #include "symbolic/graph/graph_builder.h"
 #include "symbolic/graph/message_text.h"
 #include "symbolic/program/node_place.h"
+#include "symbolic/program/run_node.h"
 #include "symbolic/program/tensors.h"
 #include "symbolic/symbolics/registry.h"
 
@@ -33,9 +34,7 @@ std::string module_of(const std::string& parameter_path) {
 std::string scope_of(const Program& program, Node* node) {
   for (const torch::jit::Value* input : node->inputs()) {
     // A weight that is fake-quantised at every forward.
-    while (std::string_view(input->node()->kind().toUnqualString()).find("fake_quant") !=
-               std::string_view::npos &&
-           !input->node()->inputs().empty())
+    while (has_traits(traits_of(*input->node()), OpTraits::kFakeQuantizes))
       input = input->node()->input(0);
     if (input->node()->kind() != prim::Constant ||
         !input->type()->isSubtypeOf(*c10::TensorType::get()))

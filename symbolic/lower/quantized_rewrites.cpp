@@ -234,7 +234,9 @@ void QuantisedRules::keeps_params(Node* node) {
 }
 
 void QuantisedRules::moves(Node* node) {
-  const QuantisedType type = types_.at(node->input(0));
+  const auto found = types_.find(node->input(0));
+  if (found == types_.end()) return;  // view_as(x, other): only the other one is quantised
+  const QuantisedType type = found->second;
   const std::string name = node->kind().toQualString();
   if (type.per_channel && name != "aten::contiguous" && name != "aten::clone" &&
       name != "aten::detach") {

@@ -23,7 +23,7 @@ std::pair<int64_t, int64_t> code_range(at::ScalarType dtype) {
   return {std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()};
 }
 
-QuantisedRules::Rule QuantisedRules::find_rule(const std::string& name) {
+QuantisedRules::Rule QuantisedRules::find_rule(const Node& node) {
   using R = QuantisedRules;
   struct Family {
     Rule rule;
@@ -65,41 +65,6 @@ QuantisedRules::Rule QuantisedRules::find_rule(const std::string& name) {
          {"relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max", "leaky_relu", "gelu",
           "mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
           "adaptive_avg_pool2d", "adaptive_avg_pool3d", "upsample_bilinear2d"}},
-        {&R::moves,
-         "aten::",
-         {"view",
-          "reshape",
-          "_unsafe_view",
-          "flatten",
-          "unflatten",
-          "transpose",
-          "permute",
-          "t",
-          "contiguous",
-          "clone",
-          "detach",
-          "alias",
-          "squeeze",
-          "unsqueeze",
-          "slice",
-          "select",
-          "index_select",
-          "expand",
-          "expand_as",
-          "chunk",
-          "split",
-          "split_with_sizes",
-          "unbind",
-          "max_pool1d",
-          "max_pool2d",
-          "max_pool3d",
-          "pixel_shuffle",
-          "dropout",
-          "upsample_nearest1d",
-          "upsample_nearest2d",
-          "upsample_nearest3d",
-          "reflection_pad1d",
-          "reflection_pad2d"}},
         {&R::fixed_params, "aten::", {"sigmoid", "tanh", "hardsigmoid"}},
         {&R::query, "aten::", {"size", "dim", "numel", "len", "stride"}},
         {&R::dynamic,
@@ -114,8 +79,11 @@ QuantisedRules::Rule QuantisedRules::find_rule(const std::string& name) {
     }
     return table;
   }();
-  const auto found = kTable.find(name);
-  return found == kTable.end() ? nullptr : found->second;
+  if (const auto found = kTable.find(node.kind().toQualString()); found != kTable.end()) {
+    return found->second;
+  }
+  const bool moves = has_traits(traits_of(node), OpTraits::kMovesElements);
+  return moves ? &R::moves : nullptr;
 }
 
 void QuantisedRules::apply(Node* node) {
@@ -125,7 +93,7 @@ void QuantisedRules::apply(Node* node) {
   const bool makes = name.starts_with("quantized::") || name.starts_with("aten::quantize_per_") ||
                      name == "prim::Constant";
   if (!takes && !makes) return;
-  const Rule rule = find_rule(name);
+  const Rule rule = find_rule(*node);
   if (rule == nullptr) {
     refuse(node, "", "no float form is known for it on quantised tensors",
            "dequantize before it, or keep this part of the model in float");

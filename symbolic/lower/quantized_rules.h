@@ -41,7 +41,7 @@ class QuantisedRules {
   using Node = torch::jit::Node;
   using JitValue = torch::jit::Value;
   using Rule = void (QuantisedRules::*)(Node*);
-  static Rule find_rule(const std::string& name);
+  static Rule find_rule(const Node& node);
 
   // Rules.
   void quantize(Node* node);

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <set>
 
 namespace qcdq {
 
@@ -96,13 +95,6 @@ std::optional<std::vector<double>> constant_values(const OnnxGraph& graph, const
     return read_numbers(dequantize_constant(*graph.initializer(found->codes), found->params));
   }
   return std::nullopt;
-}
-
-bool moves_elements(const OnnxNode& node) {
-  // What ORT's QDQ propagation carries codes through (reference: onnx_and_ort.md, E).
-  static const std::set<std::string> kOps = {"MaxPool", "Reshape",   "Transpose", "Squeeze",
-                                             "Flatten", "Unsqueeze", "Identity",  "Slice"};
-  return node.domain.empty() && node.outputs.size() == 1 && kOps.contains(node.op_type);
 }
 
 std::optional<QuantisedValue> quantized_value(const OnnxGraph& graph, const GraphIndex& index,

@@ -14,6 +14,7 @@
 #include "symbolic/graph/emission_options.h"
 #include "symbolic/graph/onnx_graph.h"
 #include "symbolic/quantizer/codes.h"
+#include "symbolic/quantizer/onnx_ops.h"
 
 namespace qcdq {
 
@@ -51,8 +52,6 @@ struct QuantisedValue {
 /// Reshape, ...); the number of such ops goes to *moved.
 std::optional<QuantisedValue> quantized_value(const OnnxGraph& graph, const GraphIndex& index,
                                               std::string value, int* moved = nullptr);
-/// Ops that keep or pick elements, so that they run on codes as they do on values.
-bool moves_elements(const OnnxNode& node);
 
 /// Where a weight's output channels lie in it, for Conv, ConvTranspose (group 1) and Gemm; -1 for
 /// others.

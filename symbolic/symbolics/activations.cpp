@@ -8,6 +8,8 @@ namespace qcdq {
 
 namespace {
 
+using enum OpTraits;
+
 Values relu6(GraphBuilder& graph, NodeArgs& args) {
   return {emit_clip(graph, args.tensor("self"), 0, 6)};
 }
@@ -134,9 +136,9 @@ constexpr Symbolic kRows[] = {
     {"aten::log_sigmoid", 10, log_sigmoid, "Softplus, Neg"},
     {"aten::softmax.int", 10, softmax_over<"Softmax">, "Softmax"},
     {"aten::log_softmax.int", 10, softmax_over<"LogSoftmax">, "LogSoftmax"},
-    {"aten::dropout", 10, dropout, "(no node)"},
-    {"aten::feature_dropout", 10, dropout, "(no node)"},
-    {"aten::alpha_dropout", 10, dropout, "(no node)"},
+    {"aten::dropout", 10, dropout, "(no node)", kMovesElements},
+    {"aten::feature_dropout", 10, dropout, "(no node)", kMovesElements},
+    {"aten::alpha_dropout", 10, dropout, "(no node)", kMovesElements},
 };
 
 }  // namespace

@@ -9,6 +9,8 @@ namespace qcdq {
 
 namespace {
 
+using enum OpTraits;
+
 // Argument `name` as a value of type dtype: a Tensor, or a Scalar that becomes a constant.
 Value operand(GraphBuilder& graph, NodeArgs& args, std::string_view name, DType dtype,
               bool scalar) {
@@ -149,7 +151,6 @@ Values where_true(GraphBuilder& graph, NodeArgs& args) {
     indices.push_back(graph.op("Gather",
                                {rows, graph.scalar(DType::kInt64, static_cast<double>(row))},
                                {{"axis", int64_t{0}}}));
-    set_dims(graph, indices.back(), {-1});
   }
   return indices;
 }
@@ -222,16 +223,20 @@ constexpr Symbolic kRows[] = {
     {"aten::clamp", 10, clamp, "Clip, Max, Min"},
     {"aten::clamp_min", 10, clamp, "Clip, Max, Min"},
     {"aten::clamp_max", 10, clamp, "Clip, Max, Min"},
-    {"aten::where", 10, where, "Where, NonZero"},
-    {"aten::masked_fill", 10, masked_fill, "Where"},
-    {"aten::to", 10, to, "Cast"},
+    {"aten::where", 10, where, "NonZero, Gather", kShapeFromData},
+    {"aten::where.self", 10, where, "Where"},
+    {"aten::where.ScalarSelf", 10, where, "Where"},
+    {"aten::where.ScalarOther", 10, where, "Where"},
+    {"aten::where.Scalar", 10, where, "Where"},
+    {"aten::masked_fill", 10, masked_fill, "Where", kKeepsElementType},
+    {"aten::to", 10, to, "Cast", kMayCopy},
     {"aten::type_as", 10, to, "Cast"},
-    {"aten::contiguous", 10, pass_through, "(no node)"},
-    {"aten::clone", 10, pass_through, "(no node)"},
-    {"aten::detach", 10, pass_through, "(no node)"},
-    {"aten::alias", 10, pass_through, "(no node)"},
-    {"aten::positive", 10, pass_through, "(no node)"},
-    {"aten::lift_fresh", 10, pass_through, "(no node)"},
+    {"aten::contiguous", 10, pass_through, "(no node)", kMovesElements | kMayCopy},
+    {"aten::clone", 10, pass_through, "(no node)", kMovesElements},
+    {"aten::detach", 10, pass_through, "(no node)", kMovesElements},
+    {"aten::alias", 10, pass_through, "(no node)", kMovesElements},
+    {"aten::positive", 10, pass_through, "(no node)", kMovesElements},
+    {"aten::lift_fresh", 10, pass_through, "(no node)", kMovesElements},
 };
 
 }  // namespace

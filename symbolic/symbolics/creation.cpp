@@ -7,6 +7,8 @@ namespace qcdq {
 
 namespace {
 
+using enum OpTraits;
+
 void ignore_options(NodeArgs& args) {
   for (const char* name :
        {"dtype", "layout", "device", "pin_memory", "memory_format", "requires_grad"}) {
@@ -90,12 +92,19 @@ constexpr Symbolic kRows[] = {
     {"aten::ones_like", 10, ones, "ConstantOfShape"},
     {"aten::new_ones", 10, ones, "ConstantOfShape"},
     {"aten::full", 10, full, "ConstantOfShape"},
-    {"aten::full_like", 10, full, "ConstantOfShape"},
+    {"aten::full_like", 10, full, "ConstantOfShape", kKeepsElementType},
     {"aten::new_full", 10, full, "ConstantOfShape"},
-    {"aten::fill", 10, fill, "ConstantOfShape, Expand"},
+    {"aten::fill", 10, fill, "ConstantOfShape, Expand", kKeepsElementType},
     {"aten::arange", 11, arange, "Range"},
     {"aten::tril", 14, triangle<0>, "Trilu"},
     {"aten::triu", 14, triangle<1>, "Trilu"},
+    facts_of("aten::empty", kNeverFold),
+    facts_of("aten::empty_like", kNeverFold),
+    facts_of("aten::empty_strided", kNeverFold),
+    facts_of("aten::empty_permuted", kNeverFold),
+    facts_of("aten::empty_quantized", kNeverFold),
+    facts_of("aten::new_empty", kNeverFold),
+    facts_of("aten::new_empty_strided", kNeverFold),
 };
 
 }  // namespace

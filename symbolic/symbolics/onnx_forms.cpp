@@ -1,5 +1,4 @@
-// The functions of symbolics/onnx_forms.h. Each builds the form that the target opset has, and
-// notes the dimensions of its result where ONNX's schema does not tell them.
+// The functions of symbolics/onnx_forms.h. Each builds the form that the target opset has.
 #include "symbolic/symbolics/onnx_forms.h"
 
 #include <cmath>
@@ -12,30 +11,13 @@
 namespace qcdq {
 
 Value emit_unsqueeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes) {
-  const TensorType type = graph.type(x);
-  Value y = graph.opset() >= 13 ? graph.op("Unsqueeze", {x, graph.ints(axes)})
-                                : graph.op("Unsqueeze", {x}, {{"axes", axes}});
-  if (type.ranked) {
-    std::sort(axes.begin(), axes.end());
-    std::vector<int64_t> dims = type.dims;
-    for (int64_t axis : axes) dims.insert(dims.begin() + axis, 1);
-    set_dims(graph, y, std::move(dims));
-  }
-  return y;
+  return graph.opset() >= 13 ? graph.op("Unsqueeze", {x, graph.ints(axes)})
+                             : graph.op("Unsqueeze", {x}, {{"axes", axes}});
 }
 
 Value emit_squeeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes) {
-  const TensorType type = graph.type(x);
-  Value y = graph.opset() >= 13 ? graph.op("Squeeze", {x, graph.ints(axes)})
-                                : graph.op("Squeeze", {x}, {{"axes", axes}});
-  if (type.ranked) {
-    std::vector<int64_t> dims;
-    for (int64_t d = 0; d < type.rank(); ++d) {
-      if (std::find(axes.begin(), axes.end(), d) == axes.end()) dims.push_back(type.dims[d]);
-    }
-    set_dims(graph, y, std::move(dims));
-  }
-  return y;
+  return graph.opset() >= 13 ? graph.op("Squeeze", {x, graph.ints(axes)})
+                             : graph.op("Squeeze", {x}, {{"axes", axes}});
 }
 
 Value emit_reduce(GraphBuilder& graph, std::string_view op, const Value& x,
@@ -64,24 +46,14 @@ Value emit_clip(GraphBuilder& graph, const Value& x, std::optional<double> lowes
 
 Value emit_pad(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& pads,
                const std::string& mode, double value) {
-  const TensorType type = graph.type(x);
-  Value y;
+  const bool constant = mode == "constant";
   if (graph.opset() >= 11) {
-    const Value fill = mode == "constant" ? graph.scalar(type.dtype, value) : Value{};
-    y = graph.op("Pad", {x, graph.ints(pads), fill}, {{"mode", mode}});
-  } else {
-    Attributes attributes = {{"mode", mode}, {"pads", pads}};
-    if (mode == "constant") attributes.emplace_back("value", static_cast<float>(value));
-    y = graph.op("Pad", {x}, attributes);
+    const Value fill = constant ? graph.scalar(graph.type(x).dtype, value) : Value{};
+    return graph.op("Pad", {x, graph.ints(pads), fill}, {{"mode", mode}});
   }
-  if (type.ranked) {
-    std::vector<int64_t> dims = type.dims;
-    for (size_t d = 0; d < dims.size(); ++d) {
-      if (dims[d] >= 0) dims[d] += pads[d] + pads[d + dims.size()];
-    }
-    set_dims(graph, y, std::move(dims));
-  }
-  return y;
+  Attributes attributes = {{"mode", mode}, {"pads", pads}};
+  if (constant) attributes.emplace_back("value", static_cast<float>(value));
+  return graph.op("Pad", {x}, attributes);
 }
 
 Values emit_split(GraphBuilder& graph, const Value& x, int64_t axis,
@@ -105,9 +77,7 @@ Value emit_reshape(GraphBuilder& graph, const Value& x, const std::vector<int64_
     }
     attributes.emplace_back("allowzero", int64_t{1});
   }
-  const Value y = graph.op("Reshape", {x, graph.ints(dims)}, attributes);
-  set_dims(graph, y, dims);
-  return y;
+  return graph.op("Reshape", {x, graph.ints(dims)}, attributes);
 }
 
 Value emit_slice(GraphBuilder& graph, const Value& x, int64_t axis, const Value& start,
@@ -120,14 +90,7 @@ Value emit_slice(GraphBuilder& graph, const Value& x, int64_t axis, int64_t star
 }
 
 Value emit_transpose(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& permutation) {
-  const TensorType type = graph.type(x);
-  const Value y = graph.op("Transpose", {x}, {{"perm", permutation}});
-  if (type.ranked) {
-    std::vector<int64_t> dims;
-    for (int64_t axis : permutation) dims.push_back(type.dims[axis]);
-    set_dims(graph, y, std::move(dims));
-  }
-  return y;
+  return graph.op("Transpose", {x}, {{"perm", permutation}});
 }
 
 Value emit_softmax(GraphBuilder& graph, std::string_view op, const Value& x, int64_t axis,

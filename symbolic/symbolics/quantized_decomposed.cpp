@@ -11,6 +11,8 @@
 namespace qcdq {
 namespace {
 
+using enum OpTraits;
+
 using Values = std::vector<Value>;
 
 constexpr const char* kTies =
@@ -157,22 +159,24 @@ Values dequantize_codes(GraphBuilder& graph, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
-    {"quantized_decomposed::quantize_per_tensor", 10, quantize_per_tensor, "QuantizeLinear, Clip"},
-    {"quantized_decomposed::dequantize_per_tensor", 10, dequantize_per_tensor, "DequantizeLinear"},
-    {"quantized_decomposed::quantize_per_channel", 13, quantize_per_channel,
-     "QuantizeLinear, Clip"},
-    {"quantized_decomposed::dequantize_per_channel", 13, dequantize_per_channel,
-     "DequantizeLinear"},
+    {"quantized_decomposed::quantize_per_tensor", 10, quantize_per_tensor, "QuantizeLinear, Clip",
+     kNeverFold},
+    {"quantized_decomposed::dequantize_per_tensor", 10, dequantize_per_tensor, "DequantizeLinear",
+     kNeverFold},
+    {"quantized_decomposed::quantize_per_channel", 13, quantize_per_channel, "QuantizeLinear, Clip",
+     kNeverFold},
+    {"quantized_decomposed::dequantize_per_channel", 13, dequantize_per_channel, "DequantizeLinear",
+     kNeverFold},
     {"quantized_decomposed::dequantize_per_channel_group", 21, dequantize_per_channel_group,
-     "DequantizeLinear"},
+     "DequantizeLinear", kNeverFold},
     {"quantized_decomposed::fake_quant_per_channel", 13, fake_quant_per_channel,
-     "QuantizeLinear, Clip, DequantizeLinear"},
+     "QuantizeLinear, Clip, DequantizeLinear", kFakeQuantizer},
     {"quantized_decomposed::convert_element_type", 10, convert_element_type, "Cast"},
     {"quantized_decomposed::choose_qparams", 10, dynamic_qparams, "(refused)"},
     {"quantized_decomposed::choose_qparams_symmetric", 10, dynamic_qparams, "(refused)"},
     {"quantized_decomposed::choose_qparams_per_token", 10, dynamic_qparams, "(refused)"},
     {"quantized_decomposed::choose_qparams_per_token_asymmetric", 10, dynamic_qparams, "(refused)"},
-    {"qcdq_onnx::dequantize_codes", 10, dequantize_codes, "DequantizeLinear"},
+    {"qcdq_onnx::dequantize_codes", 10, dequantize_codes, "DequantizeLinear", kNeverFold},
 };
 
 }  // namespace

@@ -11,6 +11,8 @@ namespace qcdq {
 
 namespace {
 
+using enum OpTraits;
+
 using Scales = std::vector<double>;
 
 // Scale factors that were given for the spatial dimensions; empty where sizes decide. torch
@@ -173,17 +175,17 @@ Values pixel_shuffle(GraphBuilder& graph, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
-    {"aten::upsample_nearest1d", 11, nearest<false>, "Resize"},
-    {"aten::upsample_nearest2d", 11, nearest<false>, "Resize"},
-    {"aten::upsample_nearest3d", 11, nearest<false>, "Resize"},
-    {"aten::_upsample_nearest_exact1d", 11, nearest<true>, "Resize"},
-    {"aten::_upsample_nearest_exact2d", 11, nearest<true>, "Resize"},
-    {"aten::_upsample_nearest_exact3d", 11, nearest<true>, "Resize"},
+    {"aten::upsample_nearest1d", 11, nearest<false>, "Resize", kMovesElements},
+    {"aten::upsample_nearest2d", 11, nearest<false>, "Resize", kMovesElements},
+    {"aten::upsample_nearest3d", 11, nearest<false>, "Resize", kMovesElements},
+    {"aten::_upsample_nearest_exact1d", 11, nearest<true>, "Resize", kMovesElements},
+    {"aten::_upsample_nearest_exact2d", 11, nearest<true>, "Resize", kMovesElements},
+    {"aten::_upsample_nearest_exact3d", 11, nearest<true>, "Resize", kMovesElements},
     {"aten::upsample_linear1d", 11, interpolated<"linear">, "Resize"},
     {"aten::upsample_bilinear2d", 11, interpolated<"linear">, "Resize"},
     {"aten::upsample_trilinear3d", 11, interpolated<"linear">, "Resize"},
     {"aten::upsample_bicubic2d", 11, interpolated<"cubic">, "Resize"},
-    {"aten::pixel_shuffle", 11, pixel_shuffle, "DepthToSpace"},
+    {"aten::pixel_shuffle", 11, pixel_shuffle, "DepthToSpace", kMovesElements},
 };
 
 }  // namespace

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 
-#include "symbolic/graph/graph_builder.h"
-
 namespace qcdq {
 
 namespace {
@@ -21,13 +19,6 @@ bool is_signed_integer(DType dtype) {
 }
 
 }  // namespace
-
-void set_dims(GraphBuilder& graph, const Value& value, std::vector<int64_t> dims) {
-  TensorType& type = graph.state().graph.types[value.name];
-  type.ranked = true;
-  type.symbols.clear();
-  type.dims = std::move(dims);
-}
 
 int64_t rank_of(const GraphBuilder& graph, const NodeArgs& args, std::string_view name,
                 const Value& x) {

@@ -22,9 +22,6 @@ std::vector<int64_t> dims_of(const GraphBuilder& graph, const NodeArgs& args, st
 /// dim in [0, rank); a 0-d tensor counts as rank 1, as in torch.
 int64_t wrap_dim(int64_t dim, int64_t rank);
 
-/// Notes the dimensions of a value between ops, where ONNX's schema alone does not tell them.
-void set_dims(GraphBuilder& graph, const Value& value, std::vector<int64_t> dims);
-
 /// torch's promotion of two element types of equal standing.
 DType promote_types(DType a, DType b);
 /// torch's result_type of two tensors: a 0-d tensor only counts where its category (bool < integer

@@ -173,5 +173,24 @@ TEST(Convert, UserRowsAreUsed) {
   EXPECT_EQ(graph.nodes.front().outputs[0], "y0");
 }
 
+TEST(Convert, AQuantisedWeightNamesItsLayer) {
+  Program program = recorded(
+      small_case({"input x f32[1,2]", "const fc.weight f32[3,2]"},
+                 {"%w : Tensor = aten::fake_quantize_per_tensor_affine(%fc.weight, 0.1, 0, -8, 7)",
+                  "%y : Tensor = aten::linear(%x, %w, None)", "return (%y)"}));
+  const OnnxGraph graph = convert(program, 21, {});
+  EXPECT_TRUE(graph.nodes.back().name.starts_with("fc/")) << graph.nodes.back().name;
+  EXPECT_EQ(graph.nodes.back().torch_op, "aten::linear");
+}
+
+TEST(Convert, ARowOfTraitsIsNoConversion) {
+  Program program =
+      recorded(small_case({"input x f32[2]", "input m bool[2]"},
+                          {"%y : Tensor = aten::masked_select(%x, %m)", "return (%y)"}));
+  EXPECT_EQ(message_of(program),
+            "aten::masked_select: no symbolic function for it (opset 21); register one through "
+            "qcdq/symbolic.h and load it with --plugin");
+}
+
 }  // namespace
 }  // namespace qcdq::testing
