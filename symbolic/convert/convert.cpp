@@ -6,11 +6,13 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <new>
 #include <set>
 
 #include "symbolic/convert/node_args.h"
 #include "symbolic/graph/graph_builder.h"
 #include "symbolic/program/node_place.h"
+#include "symbolic/program/run_node.h"
 #include "symbolic/program/tensors.h"
 #include "symbolic/symbolics/registry.h"
 
@@ -129,6 +131,10 @@ class Converter {
       refuse(node, {.op = state_.torch_op, .opset = graph_.opset, .reason = refusal.what()});
     } catch (const std::logic_error& fault) {
       throw std::runtime_error(state_.torch_op + where() + ": " + fault.what());
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      refuse(node, {.op = state_.torch_op, .opset = graph_.opset, .reason = first_line(error)});
     }
   }
 
@@ -161,7 +167,7 @@ class Converter {
       // The int[] that aten::size gives is a 1-d tensor.
       const Value list = table_.get(node->input());
       for (size_t i = 0; i < node->outputs().size(); ++i) {
-        const Value index = builder_.scalar(DType::kInt64, static_cast<double>(i));
+        const Value index = builder_.scalar(DType::kInt64, static_cast<int64_t>(i));
         table_.set(node->output(i), builder_.op("Gather", {list, index}, {{"axis", int64_t{0}}}));
       }
       return true;

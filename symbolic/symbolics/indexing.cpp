@@ -17,7 +17,7 @@ Value concat(GraphBuilder& graph, const Values& parts, int64_t axis) {
 
 // Row `row` of the [rank, n] that NonZero gives.
 Value row_of(GraphBuilder& graph, const Value& rows, int64_t row) {
-  const Value y = graph.op("Gather", {rows, graph.scalar(DType::kInt64, static_cast<double>(row))},
+  const Value y = graph.op("Gather", {rows, graph.scalar(DType::kInt64, row)},
                            {{"axis", int64_t{0}}});
   set_dims(graph, y, {-1});
   return y;

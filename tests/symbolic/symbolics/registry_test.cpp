@@ -24,9 +24,10 @@ TEST(TorchRules, PromotionIsTorchs) {
   EXPECT_EQ(promote_types(DType::kInt64, DType::kFloat16), DType::kFloat16);
   EXPECT_EQ(promote_types(DType::kBFloat16, DType::kFloat16), DType::kFloat32);
   EXPECT_EQ(promote_types(DType::kBool, DType::kUInt8), DType::kUInt8);
-  EXPECT_EQ(result_type(DType::kInt32, false), DType::kFloat32);
-  EXPECT_EQ(result_type(DType::kFloat16, false), DType::kFloat16);
-  EXPECT_EQ(result_type(DType::kBool, true), DType::kInt64);
+  EXPECT_EQ(result_type(DType::kInt32, 0.5), DType::kFloat32);
+  EXPECT_EQ(result_type(DType::kFloat16, 0.5), DType::kFloat16);
+  EXPECT_EQ(result_type(DType::kBool, 2), DType::kInt64);
+  EXPECT_EQ(result_type(DType::kUInt8, 2), DType::kUInt8);
   OnnxGraph graph;
   graph.types["x"] = {DType::kFloat32, true, {2, 3}, {}};
   graph.types["i"] = {DType::kInt64, true, {3}, {}};
