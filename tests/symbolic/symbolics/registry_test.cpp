@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <set>
 #include <span>
 #include <string>
@@ -36,6 +37,22 @@ TEST(TorchRules, PromotionIsTorchs) {
   const GraphBuilder builder(state);
   EXPECT_EQ(result_type(builder, Value{"x"}, Value{"zero_dim"}), DType::kFloat32);
   EXPECT_EQ(result_type(builder, Value{"i"}, Value{"zero_dim"}), DType::kFloat64);
+}
+
+TEST(TorchRules, NumbersWrapAroundOrAreStoredAsInTorch) {
+  EXPECT_EQ(cast_number(DType::kUInt8, 300), Number(int64_t{44}));
+  EXPECT_EQ(cast_number(DType::kUInt8, -1), Number(int64_t{255}));
+  EXPECT_EQ(cast_number(DType::kInt8, 200), Number(int64_t{-56}));
+  EXPECT_EQ(cast_number(DType::kInt64, INT64_MIN), Number(INT64_MIN));
+  EXPECT_EQ(cast_number(DType::kBool, 2), Number(int64_t{1}));
+  EXPECT_EQ(cast_number(DType::kFloat16, 300), Number(int64_t{300}));
+  EXPECT_EQ(stored_number(DType::kInt64, -1.9), Number(-1.0));
+  EXPECT_EQ(stored_number(DType::kUInt8, -1), Number(int64_t{255}));
+  EXPECT_EQ(stored_number(DType::kUInt8, 300), Number(int64_t{300}));
+  EXPECT_EQ(stored_number(DType::kUInt8, INT64_MIN), Number(INT64_MIN));
+  EXPECT_EQ(stored_number(DType::kInt8, -129), Number(int64_t{-129}));
+  EXPECT_EQ(stored_number(DType::kBool, 0.5), Number(int64_t{1}));
+  EXPECT_EQ(stored_number(DType::kFloat32, 0.5), Number(0.5));
 }
 
 std::vector<Value> first_function(GraphBuilder&, NodeArgs&) { return {}; }
