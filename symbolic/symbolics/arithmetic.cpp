@@ -46,8 +46,8 @@ Number product(DType dtype, const Number& a, const Number& b) {
   const auto* x = std::get_if<int64_t>(&a);
   const auto* y = std::get_if<int64_t>(&b);
   if (is_floating(dtype) || x == nullptr || y == nullptr) return to_double(a) * to_double(b);
-  return cast_number(
-      dtype, static_cast<int64_t>(static_cast<uint64_t>(*x) * static_cast<uint64_t>(*y)));
+  return cast_number(dtype,
+                     static_cast<int64_t>(static_cast<uint64_t>(*x) * static_cast<uint64_t>(*y)));
 }
 
 template <OpName kOp>
@@ -63,8 +63,7 @@ Values add_or_sub(GraphBuilder& graph, NodeArgs& args) {
 
 Values rsub(GraphBuilder& graph, NodeArgs& args) {  // other - alpha * self
   const DType dtype = args.output_type().dtype;
-  const Value x =
-      multiplied(graph, args, "alpha", dtype, graph.cast(args.tensor("self"), dtype));
+  const Value x = multiplied(graph, args, "alpha", dtype, graph.cast(args.tensor("self"), dtype));
   return {graph.op("Sub", {operand(graph, args, "other", dtype, ends_with_scalar(args)), x})};
 }
 
@@ -179,9 +178,8 @@ Values where_true(GraphBuilder& graph, NodeArgs& args) {
   const Value rows = graph.op("NonZero", {condition});
   Values indices;
   for (int64_t row = 0; row < rank; ++row) {
-    indices.push_back(graph.op("Gather",
-                               {rows, graph.scalar(DType::kInt64, row)},
-                               {{"axis", int64_t{0}}}));
+    indices.push_back(
+        graph.op("Gather", {rows, graph.scalar(DType::kInt64, row)}, {{"axis", int64_t{0}}}));
     set_dims(graph, indices.back(), {-1});
   }
   return indices;

@@ -17,8 +17,8 @@ Value concat(GraphBuilder& graph, const Values& parts, int64_t axis) {
 
 // Row `row` of the [rank, n] that NonZero gives.
 Value row_of(GraphBuilder& graph, const Value& rows, int64_t row) {
-  const Value y = graph.op("Gather", {rows, graph.scalar(DType::kInt64, row)},
-                           {{"axis", int64_t{0}}});
+  const Value y =
+      graph.op("Gather", {rows, graph.scalar(DType::kInt64, row)}, {{"axis", int64_t{0}}});
   set_dims(graph, y, {-1});
   return y;
 }

@@ -95,7 +95,8 @@ Value emit_pad(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& 
     y = graph.op("Pad", {x, graph.ints(pads), fill}, {{"mode", mode}});
   } else {
     Attributes attributes = {{"mode", mode}, {"pads", pads}};
-    if (mode == "constant") attributes.emplace_back("value", float_attribute(graph, type.dtype, value));
+    if (mode == "constant")
+      attributes.emplace_back("value", float_attribute(graph, type.dtype, value));
     y = graph.op("Pad", {x}, attributes);
   }
   if (type.ranked) {

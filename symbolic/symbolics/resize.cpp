@@ -34,9 +34,7 @@ Scales given_scales(GraphBuilder& graph, NodeArgs& args, size_t spatial) {
   return scales;
 }
 
-bool sizes_given(NodeArgs& args) {
-  return args.has("output_size") && !args.is_none("output_size");
-}
+bool sizes_given(NodeArgs& args) { return args.has("output_size") && !args.is_none("output_size"); }
 
 // torch's nearest source of each output position (aten's UpSample.h), in float. A scale of 0 stands
 // for the ratio of the sizes.

@@ -80,8 +80,7 @@ DType result_type(const GraphBuilder& graph, const Value& a, const Value& b) {
 }
 
 DType result_type(DType tensor, const Number& number) {
-  if (std::holds_alternative<double>(number))
-    return is_floating(tensor) ? tensor : DType::kFloat32;
+  if (std::holds_alternative<double>(number)) return is_floating(tensor) ? tensor : DType::kFloat32;
   return tensor == DType::kBool ? DType::kInt64 : tensor;
 }
 

@@ -167,11 +167,10 @@ TEST(NodeArgs, NumbersKeepTheirKind) {
                              EXPECT_EQ(args.optional_number("weight"), Number(0.25));
                            }),
             fine);
-  EXPECT_EQ(read_of_weight("True",
-                           [](NodeArgs& args) {
-                             EXPECT_EQ(args.number("weight"), Number(int64_t{1}));
-                           }),
-            fine);
+  EXPECT_EQ(
+      read_of_weight("True",
+                     [](NodeArgs& args) { EXPECT_EQ(args.number("weight"), Number(int64_t{1})); }),
+      fine);
 }
 
 TEST(NodeArgs, AConstantOfAnotherKindIsRefusedByName) {
@@ -189,12 +188,11 @@ TEST(NodeArgs, AConstantOfAnotherKindIsRefusedByName) {
 }
 
 TEST(NodeArgs, AFloatAmongRunTimeSizesIsRefusedByName) {
-  register_symbolics(
-      {{"aten::_test_optional_floatlist", 10,
-        [](GraphBuilder&, NodeArgs& args) -> std::vector<Value> {
-          args.ints_value("addends");
-          return {args.tensor("values")};
-        }}});
+  register_symbolics({{"aten::_test_optional_floatlist", 10,
+                       [](GraphBuilder&, NodeArgs& args) -> std::vector<Value> {
+                         args.ints_value("addends");
+                         return {args.tensor("values")};
+                       }}});
   Program program = recorded(
       small_case({"input x f32[1,2,N=4:6]", "input v f32[2]"},
                  {"%n : int = aten::size(%x, 2)", "%f : float = aten::Float(%n)",
@@ -251,12 +249,12 @@ TEST(Convert, ErrorsInsideAnOpAreRefusalsOfThatOp) {
                       {"aten::trunc", 10, throws_runtime},
                       {"aten::frac", 10, does_not_fit},
                       {"aten::sinc", 10, throws_logic}});
-  Program program = recorded(small_case(
-      {"input x f32[2]"},
-      {"%a : Tensor = aten::erfinv(%x)", "%b : Tensor = aten::trunc(%x)",
-       "%d : Tensor = aten::digamma(%x)", "%e : Tensor = aten::frac(%x)",
-       "%s : Tensor = aten::add(%a, %b, 1)", "%t : Tensor = aten::add(%d, %e, 1)",
-       "%y : Tensor = aten::add(%s, %t, 1)", "return (%y)"}));
+  Program program = recorded(
+      small_case({"input x f32[2]"},
+                 {"%a : Tensor = aten::erfinv(%x)", "%b : Tensor = aten::trunc(%x)",
+                  "%d : Tensor = aten::digamma(%x)", "%e : Tensor = aten::frac(%x)",
+                  "%s : Tensor = aten::add(%a, %b, 1)", "%t : Tensor = aten::add(%d, %e, 1)",
+                  "%y : Tensor = aten::add(%s, %t, 1)", "return (%y)"}));
   EXPECT_EQ(message_of(program),
             "4 things can't be exported:\n"
             "  aten::erfinv: the kernel says no (opset 21)\n"
@@ -272,8 +270,8 @@ TEST(Convert, ErrorsInsideAnOpAreRefusalsOfThatOp) {
 TEST(Convert, AnErrorInsideAnOpNamesItsPlace) {
   register_symbolics({{"aten::erfinv", 10, throws_c10}, {"aten::sinc", 10, throws_logic}});
   const auto said = [](const std::string& op) {
-    Program program = recorded(small_case(
-        {"input x f32[2]"}, {"%y : Tensor = aten::" + op + "(%x)", "return (%y)"}));
+    Program program = recorded(
+        small_case({"input x f32[2]"}, {"%y : Tensor = aten::" + op + "(%x)", "return (%y)"}));
     const auto source = std::make_shared<torch::jit::Source>("y = op(x)", "net.py", 7);
     program.graph->outputs()[0]->node()->setSourceRange({source, 0, 1});
     return message_of(program);

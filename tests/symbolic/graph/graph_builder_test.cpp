@@ -223,8 +223,7 @@ TEST(GraphBuilder, FloatsRoundAsTorchsDo) {
   EXPECT_EQ(value(DType::kFloat32, 0x1p24 + 1 + 0x1p-28), 0x1p24 + 2);
   EXPECT_EQ(value(DType::kFloat32, (int64_t{1} << 24) + 1), 0x1p24);
   // An integer is rounded once: as a double it would be on the tie, and go down.
-  EXPECT_EQ(value(DType::kFloat32, (int64_t{1} << 60) + (int64_t{1} << 36) + 1),
-            0x1p60 + 0x1p37);
+  EXPECT_EQ(value(DType::kFloat32, (int64_t{1} << 60) + (int64_t{1} << 36) + 1), 0x1p60 + 0x1p37);
   // Through float32, where 1 + 2^-11 + 2^-40 is on the tie between two float16.
   EXPECT_EQ(value(DType::kFloat16, 1 + 0x1p-11 + 0x1p-40), 1);
 }

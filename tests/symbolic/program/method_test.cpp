@@ -12,8 +12,8 @@ namespace {
 
 /// `def forward(self, n): return EXPRESSION` where `self.b` is a literal, as in a trace.
 torch::jit::Module traced(const std::string& expression, const at::Tensor& literal) {
-  torch::jit::Module module = module_of("def forward(self, n):\n  return " + expression,
-                                        at::ones({2}), at::ones({2}));
+  torch::jit::Module module =
+      module_of("def forward(self, n):\n  return " + expression, at::ones({2}), at::ones({2}));
   auto graph = module.get_method("forward").graph();
   for (torch::jit::Node* node : graph->nodes()) {
     if (node->kind() != torch::jit::prim::GetAttr) continue;
@@ -64,9 +64,9 @@ TEST(MethodGraph, NumbersAreExactAndOthersStayTensors) {
                 torch::scalar_tensor(1.5, at::kDouble));
   EXPECT_EQ(overload(buffer), "Tensor");
   EXPECT_EQ(type_of_run(buffer, at::arange(3)), at::kDouble);
-  EXPECT_EQ(type_of_run(traced("n + self.b", torch::scalar_tensor(1.5, at::kDouble)),
-                        at::arange(3)),
-            at::kFloat);
+  EXPECT_EQ(
+      type_of_run(traced("n + self.b", torch::scalar_tensor(1.5, at::kDouble)), at::arange(3)),
+      at::kFloat);
 }
 
 TEST(MethodRunner, FillsDefaultsAndChecksArguments) {
