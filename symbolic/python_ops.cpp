@@ -7,7 +7,7 @@
 #include <stdexcept>
 
 #include "qcdq/export.h"
-#include "symbolic/ort/tensors.h"
+#include "symbolic/program/tensors.h"
 #include "symbolic/quantizer/nodes.h"
 
 namespace qcdq {

@@ -1,5 +1,5 @@
-# The nodes of a quantiser, as libqcdq_onnx.so decides them (symbolic/quantizer/nodes.h), and their replay
-# into any graph. onnx_hooks.py has the two graphs of torch.onnx that take them.
+# The nodes of a quantiser, as libqcdq_onnx.so decides them (symbolic/quantizer/nodes.h), and their
+# replay into any graph. onnx_hooks.py has the two graphs of torch.onnx that take them.
 from __future__ import annotations
 
 import dataclasses

@@ -1,12 +1,12 @@
 // Quantisers into the exporter's graph (quantizer/emit.h): the codes of constants, and the nodes
 // of quantizer/nodes.cpp for the rest; qdq_passes rewrite what depends on the neighbours.
 #include "symbolic/quantizer/emit.h"
-#include "symbolic/graph/element_types.h"
-#include "symbolic/quantizer/codes.h"
 
 #include <map>
 #include <utility>
 
+#include "symbolic/graph/element_types.h"
+#include "symbolic/quantizer/codes.h"
 #include "symbolic/quantizer/opset_rules.h"
 
 namespace qcdq {

@@ -75,7 +75,7 @@ Values normalized_layer(GraphBuilder& graph, NodeArgs& args) {
   const double epsilon = args.real("eps");
   args.ignore("cudnn_enable", "chooses a CUDA kernel");
   const int64_t rank = rank_of(graph, args, "input", x);
-  return {qcdq::layer_norm(graph, x, rank, shape, weight, bias, epsilon)};
+  return {emit_layer_norm(graph, x, rank, shape, weight, bias, epsilon)};
 }
 
 // [C] -> [C, 1, 1] for an input of that rank.

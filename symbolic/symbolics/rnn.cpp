@@ -100,14 +100,14 @@ class Layers {
                         "put the module into eval mode");
     }
     const Values states = cell_.has_cell_state ? args_.tensors("hx") : Values{args_.tensor("hx")};
-    if (batch_first) x = transpose(graph_, x, {1, 0, 2});
+    if (batch_first) x = emit_transpose(graph_, x, {1, 0, 2});
     std::vector<Values> last(states.size());
     for (int64_t layer = 0; layer < layers_; ++layer) {
       const Values made = run_layer(x, layer, states);
       x = joined_directions(made[0]);
       for (size_t i = 0; i < last.size(); ++i) last[i].push_back(made[i + 1]);
     }
-    Values results = {batch_first ? transpose(graph_, x, {1, 0, 2}) : x};
+    Values results = {batch_first ? emit_transpose(graph_, x, {1, 0, 2}) : x};
     for (const Values& parts : last) {
       results.push_back(parts.size() == 1 ? parts[0]
                                           : graph_.op("Concat", parts, {{"axis", int64_t{0}}}));
@@ -136,7 +136,7 @@ class Layers {
       return graph_.constant(std::move(whole), parts[0].name + "_stacked");
     }
     Values raised;
-    for (const Value& part : parts) raised.push_back(unsqueeze(graph_, part, {0}));
+    for (const Value& part : parts) raised.push_back(emit_unsqueeze(graph_, part, {0}));
     return raised.size() == 1 ? raised[0] : graph_.op("Concat", raised, {{"axis", int64_t{0}}});
   }
 
@@ -182,13 +182,13 @@ class Layers {
   Value initial(const Value& state, int64_t layer) {
     if (is_zero(graph_.constant_data(state))) return {};
     if (layers_ == 1) return state;
-    return slice(graph_, state, 0, graph_.ints({layer * directions_}),
-                 graph_.ints({(layer + 1) * directions_}), 1);
+    return emit_slice(graph_, state, 0, graph_.ints({layer * directions_}),
+                      graph_.ints({(layer + 1) * directions_}), 1);
   }
 
   // [time, directions, batch, hidden] -> [time, batch, directions * hidden]
   Value joined_directions(const Value& y) {
-    if (directions_ == 1) return with_rank(squeeze(graph_, y, {1}));
+    if (directions_ == 1) return with_rank(emit_squeeze(graph_, y, {1}));
     const Value swapped = graph_.op("Transpose", {y}, {{"perm", std::vector<int64_t>{0, 2, 1, 3}}});
     return with_rank(graph_.op("Reshape", {swapped, graph_.ints({0, 0, -1})}));
   }
