@@ -7,6 +7,7 @@
 
 #include "symbolic/convert/convert.h"
 #include "symbolic/graph/graph_builder.h"
+#include "symbolic/program/tensors.h"
 #include "symbolic/settle.h"
 #include "tests/symbolic/case_file.h"
 
