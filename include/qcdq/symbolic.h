@@ -66,6 +66,13 @@ QCDQ_API bool is_floating(DType dtype);
 /// std::invalid_argument for other types. Example: `integer_range(DType::kInt4)` is [-8, 7].
 QCDQ_API CodeRange integer_range(DType dtype);
 
+/// A number as the model has it: an integer stays one, so that all of int64 is exact.
+using Number = std::variant<int64_t, double>;
+/// Exact but for integers beyond 2^53.
+inline double to_double(const Number& number) {
+  return std::visit([](auto value) { return static_cast<double>(value); }, number);
+}
+
 /// Element type and shape of a value. A dimension of -1 is not known; where it has a name,
 /// `symbols` holds it.
 struct TensorType {
@@ -174,7 +181,9 @@ class QCDQ_API GraphBuilder {
   /// Constants become initializers. Equal small literals are NOT shared for Q/DQ parameters: each
   /// call makes its own.
   Value constant(TensorData data, std::string_view name = "");
-  Value scalar(DType dtype, double value);         // 0-d, any numeric dtype
+  /// A 0-d constant. A number that an integer type does not hold (300 in uint8, 1.5, NaN) throws
+  /// std::invalid_argument, which refuses the op; what is too large for a float type is infinity.
+  Value scalar(DType dtype, const Number& value);
   Value ints(const std::vector<int64_t>& values);  // 1-d int64
   /// Cast to dtype; returns `value` itself where it has that type already.
   Value cast(const Value& value, DType dtype);
@@ -202,9 +211,10 @@ class QCDQ_API NodeArgs {
 
   std::string op() const;  // "aten::add.Tensor": with the overload
 
-  bool has(
-      std::string_view name) const;  // the schema has such an argument (does not count as read)
-  bool is_none(std::string_view name) const;  // None was given (counts as read when true)
+  /// The schema has such an argument. Does not count as read.
+  bool has(std::string_view name) const;
+  /// None was given. Counts as read where it is true: nothing is left to read.
+  bool is_none(std::string_view name);
   /// A Tensor argument: a graph value; constants become initializers named by their path in the
   /// module.
   Value tensor(std::string_view name);
@@ -213,16 +223,20 @@ class QCDQ_API NodeArgs {
   /// The constant behind a Tensor argument (shared, not copied), or nothing where it depends on the
   /// inputs. Counts as read.
   std::optional<TensorData> constant(std::string_view name);
-  int64_t integer(std::string_view name);  // int, ScalarType and Layout too; refuses a value known
-                                           // only at run time
+  // The constants below refuse a value that is known only at run time, and one of another kind.
+  /// int, bool, ScalarType or Layout, or a tensor of one of them.
+  int64_t integer(std::string_view name);
   std::optional<int64_t> optional_integer(std::string_view name);
-  double number(std::string_view name);                 // int, float or Scalar
-  bool number_is_integer(std::string_view name) const;  // a Scalar given as an int or bool
-  std::optional<double> optional_number(std::string_view name);
+  /// int, float, bool or Scalar, or a tensor of one: integers and booleans stay integers.
+  Number number(std::string_view name);
+  std::optional<Number> optional_number(std::string_view name);
+  /// The same for what is a float by nature: an epsilon, a slope, a scale.
+  double real(std::string_view name);
+  std::optional<double> optional_real(std::string_view name);
   bool boolean(std::string_view name);
   std::string string(std::string_view name);
   std::optional<std::string> optional_string(std::string_view name);
-  std::vector<int64_t> ints(std::string_view name);  // int[]; refuses run-time values
+  std::vector<int64_t> ints(std::string_view name);  // int[]
   /// int[] or SymInt[] that may hold run-time values: a 1-d int64 value (an initializer where all
   /// are known).
   Value ints_value(std::string_view name);
@@ -236,8 +250,8 @@ class QCDQ_API NodeArgs {
   /// dynamic axis are -1).
   TensorType output_type(size_t index = 0) const;
   size_t outputs() const;
-  /// Runs the torch op where all its Tensor arguments are constants, and returns output `index`;
-  /// nothing otherwise.
+  /// Runs the torch op where all its arguments are constants, and returns its output `index`, a
+  /// tensor that they decide: they all count as read then. Nothing otherwise, and for random ops.
   std::optional<TensorData> evaluate(size_t index = 0);
 
   /// Throws UnsupportedOp for this op: unsupported("mode", "bicubic", "ONNX has no ...", "use

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <new>
 #include <set>
 
 #include "symbolic/convert/node_args.h"
@@ -131,6 +132,10 @@ class Converter {
       const std::string place = place_text(state_.scope, state_.source);
       throw std::runtime_error(state_.torch_op + (place.empty() ? "" : " [at " + place + "]") +
                                ": " + fault.what());
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      refuse(node, {.op = state_.torch_op, .opset = graph_.opset, .reason = first_line(error)});
     }
   }
 
@@ -163,7 +168,7 @@ class Converter {
       // The int[] that aten::size gives is a 1-d tensor.
       const Value list = table_.get(node->input());
       for (size_t i = 0; i < node->outputs().size(); ++i) {
-        const Value index = builder_.scalar(DType::kInt64, static_cast<double>(i));
+        const Value index = builder_.scalar(DType::kInt64, static_cast<int64_t>(i));
         table_.set(node->output(i), builder_.op("Gather", {list, index}, {{"axis", int64_t{0}}}));
       }
       return true;

@@ -250,7 +250,7 @@ Value GraphBuilder::constant(TensorData data, std::string_view name) {
   return {state_.graph.add_initializer(base, std::move(data))};
 }
 
-Value GraphBuilder::scalar(DType dtype, double value) {
+Value GraphBuilder::scalar(DType dtype, const Number& value) {
   return constant(scalar_data(dtype, value));
 }
 

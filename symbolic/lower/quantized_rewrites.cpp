@@ -7,6 +7,7 @@
 
 #include <cmath>
 
+#include "symbolic/graph/element_types.h"
 #include "symbolic/lower/packed_layers.h"
 #include "symbolic/lower/quantized_rules.h"
 #include "symbolic/program/run_node.h"
@@ -151,7 +152,7 @@ void QuantisedRules::scalar(Node* node) {
     const double zero_point = static_cast<double>(type.zero_point) - steps;
     if (zero_point < static_cast<double>(low) || zero_point > static_cast<double>(high)) {
       refuse(node, "b",
-             "moves the zero point to " + std::to_string(zero_point) +
+             "moves the zero point to " + number_text(zero_point) +
                  ", out of the codes' range: torch requantises, which has no form here",
              "use quantized::add with a tensor");
     }

@@ -9,6 +9,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "symbolic/graph/element_types.h"
 #include "symbolic/lower/packed_layers.h"
 #include "symbolic/program/node_place.h"
 #include "symbolic/program/run_node.h"
@@ -208,8 +209,7 @@ void QuantisedRules::refuse(Node* node, const std::string& argument, const std::
       node->schema().argumentIndexWithName(argument)) {
     const auto constant = constant_value(node->namedInput(argument));
     if (constant && (constant->isDouble() || constant->isInt())) {
-      value = constant->isInt() ? std::to_string(constant->toInt())
-                                : std::to_string(constant->toDouble());
+      value = number_text(constant->isInt() ? Number(constant->toInt()) : constant->toDouble());
     }
   }
   refuse_node(*node, reason, hint, argument, value);

@@ -15,8 +15,9 @@ using enum OpTraits;
 std::pair<Value, Value> compared(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   if (ends_with_scalar(args)) {
-    const DType dtype = result_type(graph.type(x).dtype, args.number_is_integer("other"));
-    return {graph.cast(x, dtype), graph.scalar(dtype, args.number("other"))};
+    const Number other = args.number("other");
+    const DType dtype = result_type(graph.type(x).dtype, other);
+    return {graph.cast(x, dtype), graph.scalar(dtype, cast_number(dtype, other))};
   }
   const Value y = args.tensor("other");
   const DType dtype = result_type(graph, x, y);

@@ -19,8 +19,7 @@ Value concat(GraphBuilder& graph, const Values& parts, int64_t axis) {
 
 // Row `row` of the [rank, n] that NonZero gives.
 Value row_of(GraphBuilder& graph, const Value& rows, int64_t row) {
-  return graph.op("Gather", {rows, graph.scalar(DType::kInt64, static_cast<double>(row))},
-                  {{"axis", int64_t{0}}});
+  return graph.op("Gather", {rows, graph.scalar(DType::kInt64, row)}, {{"axis", int64_t{0}}});
 }
 
 // One index tensor for each indexed dimension: x[i, None, mask] has i at 0 and, for a mask of rank

@@ -35,8 +35,8 @@ std::vector<double> zero_points(NodeArgs& args, size_t count) {
 }
 
 CodeRange range_of(NodeArgs& args, DType storage = DType::kUndefined) {
-  const auto low = static_cast<int64_t>(args.number("quant_min"));
-  const auto high = static_cast<int64_t>(args.number("quant_max"));
+  const int64_t low = args.integer("quant_min");
+  const int64_t high = args.integer("quant_max");
   const CodeRange range = with_refusals(args, "input", [&] { return checked_range(low, high); });
   if (storage == DType::kUndefined) return range;
   if (is_floating(storage) || storage == DType::kBool || dtype_bits(storage) > 32) {
@@ -54,8 +54,8 @@ CodeRange range_of(NodeArgs& args, DType storage = DType::kUndefined) {
 }
 
 QuantParams per_tensor_params(NodeArgs& args, CodeRange range) {
-  const double scale = args.number("scale");
-  const double zero_point = args.number("zero_point");
+  const double scale = args.real("scale");
+  const double zero_point = args.real("zero_point");
   return with_refusals(args, "input", [&] {
     return constant_params({scale}, {}, {zero_point}, range, std::nullopt, 0);
   });

@@ -30,7 +30,7 @@ TensorData constant_tensor(NodeArgs& args, const char* name) {
 bool flag(NodeArgs& args, const char* name) {
   const std::vector<double> values = read_numbers(constant_tensor(args, name));
   if (values.size() != 1 || (values[0] != 0 && values[0] != 1)) {
-    args.unsupported(name, values.empty() ? "[]" : std::to_string(values[0]),
+    args.unsupported(name, values.empty() ? "[]" : number_text(values[0]),
                      "expected one element, 0 or 1");
   }
   return values[0] == 1;
@@ -138,7 +138,7 @@ Values aten_per_tensor(GraphBuilder& graph, NodeArgs& args) {
   QuantizerRequest quantizer;
   quantizer.aten = true;
   quantizer.range = range_of(args);
-  const double scale = args.number("scale");
+  const double scale = args.real("scale");
   const auto zero_point = static_cast<double>(args.integer("zero_point"));
   quantizer.params = with_refusals(args, "self", [&] {
     return constant_params({scale}, {}, {zero_point}, quantizer.range, std::nullopt, 0);

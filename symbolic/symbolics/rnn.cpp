@@ -94,7 +94,7 @@ class Layers {
     if (rank_of(graph_, args_, "input", x) != 3)
       args_.unsupported("input", "%" + x.name, "expected [time, batch, features]");
     const bool batch_first = args_.boolean("batch_first");
-    const double dropout = args_.number("dropout");
+    const double dropout = args_.real("dropout");
     if (args_.boolean("train") && dropout != 0) {
       args_.unsupported("train", "True", "dropout between the layers is random",
                         "put the module into eval mode");

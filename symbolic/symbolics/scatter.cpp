@@ -28,8 +28,8 @@ Values scatter(GraphBuilder& graph, NodeArgs& args) {
                        "slice src to the shape of index");
     }
   } else {
-    updates =
-        graph.op("Expand", {graph.scalar(dtype, args.number("value")), graph.op("Shape", {at})});
+    const Value value = graph.scalar(dtype, stored_number(dtype, args.number("value")));
+    updates = graph.op("Expand", {value, graph.op("Shape", {at})});
   }
   Attributes attributes = {{"axis", dim}};
   if (args.op().starts_with("aten::scatter_add"))

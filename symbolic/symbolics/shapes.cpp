@@ -264,7 +264,7 @@ Values unbind(GraphBuilder& graph, NodeArgs& args) {
   const int64_t dim = wrap_dim(args.integer("dim"), rank_of(graph, args, "self", x));
   Values parts;
   for (size_t i = 0; i < args.outputs(); ++i) {
-    parts.push_back(graph.op("Gather", {x, graph.scalar(DType::kInt64, static_cast<double>(i))},
+    parts.push_back(graph.op("Gather", {x, graph.scalar(DType::kInt64, static_cast<int64_t>(i))},
                              {{"axis", dim}}));
   }
   return parts;
@@ -288,7 +288,7 @@ std::vector<int64_t> onnx_pads(const NodeArgs& args, const std::vector<int64_t>&
 
 Values padded(GraphBuilder& graph, NodeArgs& args, const Value& x,
               std::string_view rank_of_argument, const char* pads, const std::string& mode,
-              double value) {
+              const Number& value) {
   const std::vector<int64_t> onnx =
       onnx_pads(args, args.ints(pads), rank_of(graph, args, rank_of_argument, x));
   const bool crops = std::any_of(onnx.begin(), onnx.end(), [](int64_t p) { return p < 0; });
@@ -301,7 +301,7 @@ Values padded(GraphBuilder& graph, NodeArgs& args, const Value& x,
 Values pad_mode(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const std::string mode = args.string("mode");
-  const double value = args.optional_number("value").value_or(0);
+  const Number value = args.optional_number("value").value_or(0);
   if (mode == "constant") return padded(graph, args, x, "self", "pad", "constant", value);
   if (mode == "reflect") return padded(graph, args, x, "self", "pad", "reflect", 0);
   if (mode == "replicate") return padded(graph, args, x, "self", "pad", "edge", 0);

@@ -16,8 +16,7 @@ Values size(GraphBuilder& graph, NodeArgs& args) {
   const Value shape = graph.op("Shape", {x});
   if (!args.has("dim")) return {shape};
   const int64_t dim = wrap_dim(args.integer("dim"), rank_of(graph, args, "self", x));
-  return {graph.op("Gather", {shape, graph.scalar(DType::kInt64, static_cast<double>(dim))},
-                   {{"axis", int64_t{0}}})};
+  return {graph.op("Gather", {shape, graph.scalar(DType::kInt64, dim)}, {{"axis", int64_t{0}}})};
 }
 
 Values list_item(GraphBuilder& graph, NodeArgs& args) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <set>
 #include <span>
 #include <string>
@@ -24,9 +25,10 @@ TEST(TorchRules, PromotionIsTorchs) {
   EXPECT_EQ(promote_types(DType::kInt64, DType::kFloat16), DType::kFloat16);
   EXPECT_EQ(promote_types(DType::kBFloat16, DType::kFloat16), DType::kFloat32);
   EXPECT_EQ(promote_types(DType::kBool, DType::kUInt8), DType::kUInt8);
-  EXPECT_EQ(result_type(DType::kInt32, false), DType::kFloat32);
-  EXPECT_EQ(result_type(DType::kFloat16, false), DType::kFloat16);
-  EXPECT_EQ(result_type(DType::kBool, true), DType::kInt64);
+  EXPECT_EQ(result_type(DType::kInt32, 0.5), DType::kFloat32);
+  EXPECT_EQ(result_type(DType::kFloat16, 0.5), DType::kFloat16);
+  EXPECT_EQ(result_type(DType::kBool, 2), DType::kInt64);
+  EXPECT_EQ(result_type(DType::kUInt8, 2), DType::kUInt8);
   OnnxGraph graph;
   graph.types["x"] = {DType::kFloat32, true, {2, 3}, {}};
   graph.types["i"] = {DType::kInt64, true, {3}, {}};
@@ -35,6 +37,22 @@ TEST(TorchRules, PromotionIsTorchs) {
   const GraphBuilder builder(state);
   EXPECT_EQ(result_type(builder, Value{"x"}, Value{"zero_dim"}), DType::kFloat32);
   EXPECT_EQ(result_type(builder, Value{"i"}, Value{"zero_dim"}), DType::kFloat64);
+}
+
+TEST(TorchRules, NumbersWrapAroundOrAreStoredAsInTorch) {
+  EXPECT_EQ(cast_number(DType::kUInt8, 300), Number(int64_t{44}));
+  EXPECT_EQ(cast_number(DType::kUInt8, -1), Number(int64_t{255}));
+  EXPECT_EQ(cast_number(DType::kInt8, 200), Number(int64_t{-56}));
+  EXPECT_EQ(cast_number(DType::kInt64, INT64_MIN), Number(INT64_MIN));
+  EXPECT_EQ(cast_number(DType::kBool, 2), Number(int64_t{1}));
+  EXPECT_EQ(cast_number(DType::kFloat16, 300), Number(int64_t{300}));
+  EXPECT_EQ(stored_number(DType::kInt64, -1.9), Number(-1.0));
+  EXPECT_EQ(stored_number(DType::kUInt8, -1), Number(int64_t{255}));
+  EXPECT_EQ(stored_number(DType::kUInt8, 300), Number(int64_t{300}));
+  EXPECT_EQ(stored_number(DType::kUInt8, INT64_MIN), Number(INT64_MIN));
+  EXPECT_EQ(stored_number(DType::kInt8, -129), Number(int64_t{-129}));
+  EXPECT_EQ(stored_number(DType::kBool, 0.5), Number(int64_t{1}));
+  EXPECT_EQ(stored_number(DType::kFloat32, 0.5), Number(0.5));
 }
 
 std::vector<Value> first_function(GraphBuilder&, NodeArgs&) { return {}; }
