@@ -32,7 +32,7 @@ struct OpLine {
 std::vector<OpLine> lines(const std::optional<int64_t>& opset) {
   std::map<std::pair<std::string, int>, OpLine> rows;
   for (const ListedSymbolic& row : all_symbolics()) {
-    if (opset && row.since_opset > *opset) continue;
+    if (!row.converts() || (opset && row.since_opset > *opset)) continue;
     // A user's rows come last and win.
     rows[{row.torch_op, row.since_opset}] = {row.torch_op, row.since_opset,
                                              row.onnx_op ? row.onnx_op : "...", row.file};

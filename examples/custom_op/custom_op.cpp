@@ -13,7 +13,7 @@ TORCH_LIBRARY(mylib, m) { m.def("scaled_tanh(Tensor x, float scale) -> Tensor", 
 std::vector<qcdq::Value> scaled_tanh_symbolic(qcdq::GraphBuilder& graph, qcdq::NodeArgs& args) {
   const qcdq::Value x = args.tensor("x");
   const qcdq::Value tanh = graph.op("Tanh", {x});
-  return {graph.op("Mul", {tanh, graph.scalar(graph.type(x).dtype, args.number("scale"))})};
+  return {graph.op("Mul", {tanh, graph.scalar(graph.type(x).dtype, args.real("scale"))})};
 }
 
 QCDQ_REGISTER_SYMBOLICS({"mylib::scaled_tanh", 10, scaled_tanh_symbolic});

@@ -66,6 +66,13 @@ QCDQ_API bool is_floating(DType dtype);
 /// std::invalid_argument for other types. Example: `integer_range(DType::kInt4)` is [-8, 7].
 QCDQ_API CodeRange integer_range(DType dtype);
 
+/// A number as the model has it: an integer stays one, so that all of int64 is exact.
+using Number = std::variant<int64_t, double>;
+/// Exact but for integers beyond 2^53.
+inline double to_double(const Number& number) {
+  return std::visit([](auto value) { return static_cast<double>(value); }, number);
+}
+
 /// Element type and shape of a value. A dimension of -1 is not known; where it has a name,
 /// `symbols` holds it.
 struct TensorType {
@@ -174,13 +181,15 @@ class QCDQ_API GraphBuilder {
   /// Constants become initializers. Equal small literals are NOT shared for Q/DQ parameters: each
   /// call makes its own.
   Value constant(TensorData data, std::string_view name = "");
-  Value scalar(DType dtype, double value);         // 0-d, any numeric dtype
+  /// A 0-d constant. A number that an integer type does not hold (300 in uint8, 1.5, NaN) throws
+  /// std::invalid_argument, which refuses the op; what is too large for a float type is infinity.
+  Value scalar(DType dtype, const Number& value);
   Value ints(const std::vector<int64_t>& values);  // 1-d int64
   /// Cast to dtype; returns `value` itself where it has that type already.
   Value cast(const Value& value, DType dtype);
 
-  /// What is known of a value: the recorder's word for torch values, the schema's element type for
-  /// those in between.
+  /// What is known of a value: the recorder's word for torch values, and for those in between what
+  /// onnx infers of the op's element type and shape (nothing for other domains).
   TensorType type(const Value& value) const;
   /// The constant behind a value, or nullptr where it is computed at run time.
   const TensorData* constant_data(const Value& value) const;
@@ -202,9 +211,10 @@ class QCDQ_API NodeArgs {
 
   std::string op() const;  // "aten::add.Tensor": with the overload
 
-  bool has(
-      std::string_view name) const;  // the schema has such an argument (does not count as read)
-  bool is_none(std::string_view name) const;  // None was given (counts as read when true)
+  /// The schema has such an argument. Does not count as read.
+  bool has(std::string_view name) const;
+  /// None was given. Counts as read where it is true: nothing is left to read.
+  bool is_none(std::string_view name);
   /// A Tensor argument: a graph value; constants become initializers named by their path in the
   /// module.
   Value tensor(std::string_view name);
@@ -213,16 +223,20 @@ class QCDQ_API NodeArgs {
   /// The constant behind a Tensor argument (shared, not copied), or nothing where it depends on the
   /// inputs. Counts as read.
   std::optional<TensorData> constant(std::string_view name);
-  int64_t integer(std::string_view name);  // int, ScalarType and Layout too; refuses a value known
-                                           // only at run time
+  // The constants below refuse a value that is known only at run time, and one of another kind.
+  /// int, bool, ScalarType or Layout, or a tensor of one of them.
+  int64_t integer(std::string_view name);
   std::optional<int64_t> optional_integer(std::string_view name);
-  double number(std::string_view name);                 // int, float or Scalar
-  bool number_is_integer(std::string_view name) const;  // a Scalar given as an int or bool
-  std::optional<double> optional_number(std::string_view name);
+  /// int, float, bool or Scalar, or a tensor of one: integers and booleans stay integers.
+  Number number(std::string_view name);
+  std::optional<Number> optional_number(std::string_view name);
+  /// The same for what is a float by nature: an epsilon, a slope, a scale.
+  double real(std::string_view name);
+  std::optional<double> optional_real(std::string_view name);
   bool boolean(std::string_view name);
   std::string string(std::string_view name);
   std::optional<std::string> optional_string(std::string_view name);
-  std::vector<int64_t> ints(std::string_view name);  // int[]; refuses run-time values
+  std::vector<int64_t> ints(std::string_view name);  // int[]
   /// int[] or SymInt[] that may hold run-time values: a 1-d int64 value (an initializer where all
   /// are known).
   Value ints_value(std::string_view name);
@@ -236,8 +250,8 @@ class QCDQ_API NodeArgs {
   /// dynamic axis are -1).
   TensorType output_type(size_t index = 0) const;
   size_t outputs() const;
-  /// Runs the torch op where all its Tensor arguments are constants, and returns output `index`;
-  /// nothing otherwise.
+  /// Runs the torch op where all its arguments are constants, and returns its output `index`, a
+  /// tensor that they decide: they all count as read then. Nothing otherwise, and for random ops.
   std::optional<TensorData> evaluate(size_t index = 0);
 
   /// Throws UnsupportedOp for this op: unsupported("mode", "bicubic", "ONNX has no ...", "use
@@ -253,14 +267,51 @@ class QCDQ_API NodeArgs {
 
 using SymbolicFunction = std::vector<Value> (*)(GraphBuilder&, NodeArgs&);
 
+/// What the exporter must know of a torch op besides its conversion: facts of the op itself, at
+/// every opset. A set; `kBoolResult | kMovesElements` has both.
+enum class OpTraits : uint32_t {
+  kNone = 0,
+  /// Every element of the results is an element of the first argument: a quantised tensor stays on
+  /// its grid.
+  kMovesElements = 1U << 0,
+  /// The result is bool, whatever the arguments are.
+  kBoolResult = 1U << 1,
+  /// The result has the element type of the first argument, whatever the others are.
+  kKeepsElementType = 1U << 2,
+  /// How many elements it gives depends on the values of its arguments: what an example run saw of
+  /// the shape says nothing about the next run.
+  kShapeFromData = 1U << 3,
+  /// Reads the shape, the element type or the identity of its first argument, never its elements.
+  kQuery = 1U << 4,
+  /// Never computed at export time, though all its arguments are constants: a weight's quantiser
+  /// must be in the file, and memory that nobody has written has no values.
+  kNeverFold = 1U << 5,
+  /// The result is the first argument, rounded to a quantiser's grid: it stands for the same
+  /// weight.
+  kFakeQuantizes = 1U << 6,
+  /// Its schema calls the result a view; it may be a copy as large as its first argument.
+  kMayCopy = 1U << 7,
+};
+constexpr OpTraits operator|(OpTraits a, OpTraits b) {
+  return static_cast<OpTraits>(static_cast<uint32_t>(a) | static_cast<uint32_t>(b));
+}
+/// Whether `traits` has all of `wanted`.
+constexpr bool has_traits(OpTraits traits, OpTraits wanted) { return (traits | wanted) == traits; }
+
 /// One row of the table. The row with the largest since_opset <= target opset wins; a row for an
 /// overload ("aten::add.Tensor") before one for all overloads ("aten::add"). function == nullptr: a
 /// 1:1 row, all Tensor arguments become inputs of onnx_op. Else onnx_op is what `qcdq ops` lists.
+/// Without both the row holds traits only, and the op is not convertible.
 struct Symbolic {
   const char* torch_op;
   int since_opset;
   SymbolicFunction function;
   const char* onnx_op = nullptr;
+  /// Those of every row of the op count, a plugin's too, whatever the opset: a row that names an
+  /// overload speaks for that overload alone.
+  OpTraits traits = OpTraits::kNone;
+
+  bool converts() const { return function != nullptr || onnx_op != nullptr; }
 };
 
 /// Adds rows at run time; they win over qcdq's own. Call it from your library
@@ -273,7 +324,8 @@ QCDQ_API void register_symbolics(std::initializer_list<Symbolic> rows);
 struct ListedSymbolic : Symbolic {
   std::string file;
 };
-/// Every row: qcdq's own in the order of the tables, then users' in the order of registration.
+/// Every row: qcdq's own in the order of the tables, then users' in the order of registration. Rows
+/// of traits only are among them.
 QCDQ_API std::vector<ListedSymbolic> all_symbolics();
 
 #define QCDQ_REGISTER_SYMBOLICS(...)                 \

@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <new>
 #include <set>
 
 #include "symbolic/convert/node_args.h"
 #include "symbolic/graph/graph_builder.h"
 #include "symbolic/graph/message_text.h"
 #include "symbolic/program/node_place.h"
+#include "symbolic/program/run_node.h"
 #include "symbolic/program/tensors.h"
 #include "symbolic/symbolics/registry.h"
 
@@ -33,9 +35,7 @@ std::string module_of(const std::string& parameter_path) {
 std::string scope_of(const Program& program, Node* node) {
   for (const torch::jit::Value* input : node->inputs()) {
     // A weight that is fake-quantised at every forward.
-    while (std::string_view(input->node()->kind().toUnqualString()).find("fake_quant") !=
-               std::string_view::npos &&
-           !input->node()->inputs().empty())
+    while (has_traits(traits_of(*input->node()), OpTraits::kFakeQuantizes))
       input = input->node()->input(0);
     if (input->node()->kind() != prim::Constant ||
         !input->type()->isSubtypeOf(*c10::TensorType::get()))
@@ -132,6 +132,10 @@ class Converter {
       const std::string place = place_text(state_.scope, state_.source);
       throw std::runtime_error(state_.torch_op + (place.empty() ? "" : " [at " + place + "]") +
                                ": " + fault.what());
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      refuse(node, {.op = state_.torch_op, .opset = graph_.opset, .reason = first_line(error)});
     }
   }
 
@@ -164,7 +168,7 @@ class Converter {
       // The int[] that aten::size gives is a 1-d tensor.
       const Value list = table_.get(node->input());
       for (size_t i = 0; i < node->outputs().size(); ++i) {
-        const Value index = builder_.scalar(DType::kInt64, static_cast<double>(i));
+        const Value index = builder_.scalar(DType::kInt64, static_cast<int64_t>(i));
         table_.set(node->output(i), builder_.op("Gather", {list, index}, {{"axis", int64_t{0}}}));
       }
       return true;

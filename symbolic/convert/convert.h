@@ -7,9 +7,10 @@
 
 namespace qcdq {
 
-/// Converts every node of a lowered and recorded program. Collects all refusals and throws one
-/// UnsupportedOp-carrying error that lists them (std::runtime_error with one line per refusal when
-/// there are several).
+/// Converts every node of a lowered and recorded program. What can't be represented, and an error
+/// that an op raises as it is evaluated, refuses that op; all refusals are thrown as one
+/// UnsupportedOp. A std::logic_error of a symbolic function is a fault of that function: it ends
+/// the conversion at once, as a std::runtime_error that names op and place.
 OnnxGraph convert(Program& program, int64_t opset, const EmissionOptions& emission);
 
 }  // namespace qcdq

@@ -50,9 +50,10 @@ const torch::jit::Value* read_argument(NodeArgs::State& state, std::string_view 
   return state.node->input(index);
 }
 
-[[noreturn]] void wrong_kind(const NodeArgs::State& state, std::string_view name,
-                             const char* wanted) {
-  throw std::logic_error(state.op + ": argument '" + std::string(name) + "' is no " + wanted);
+[[noreturn]] void wrong_kind(const NodeArgs& args, std::string_view name, const char* wanted) {
+  const NodeArgs::State& state = args.state();
+  args.unsupported(name, state.value_text(index_of(state, name)),
+                   std::string("expected ") + wanted);
 }
 
 }  // namespace
@@ -63,7 +64,7 @@ bool NodeArgs::has(std::string_view name) const {
   return state_.schema->argumentIndexWithName(name).has_value();
 }
 
-bool NodeArgs::is_none(std::string_view name) const {
+bool NodeArgs::is_none(std::string_view name) {
   const size_t index = index_of(state_, name);
   const torch::jit::Value* value = state_.node->input(index);
   const bool none = value->mustBeNone();
@@ -94,6 +95,18 @@ std::optional<TensorData> NodeArgs::constant(std::string_view name) {
   return tensor_data(value->toTensor());
 }
 
+// The number that a constant is; nothing for a constant of another kind.
+static std::optional<Number> number_of(const c10::IValue& value) {
+  if (value.isDouble()) return value.toDouble();
+  if (value.isInt()) return value.toInt();
+  if (value.isBool()) return static_cast<int64_t>(value.toBool());
+  if (!value.isTensor() || !value.toTensor().defined() || value.toTensor().numel() != 1) return {};
+  const at::Tensor& tensor = value.toTensor();
+  if (tensor.is_floating_point()) return tensor.item<double>();
+  if (!c10::isIntegralType(tensor.scalar_type(), /*includeBool=*/true)) return {};
+  return tensor.item<int64_t>();
+}
+
 // The constant behind an argument; refuses what is known only at run time.
 static c10::IValue known_constant(const NodeArgs& args, NodeArgs::State& state,
                                   std::string_view name) {
@@ -108,10 +121,9 @@ static c10::IValue known_constant(const NodeArgs& args, NodeArgs::State& state,
 }
 
 int64_t NodeArgs::integer(std::string_view name) {
-  const c10::IValue value = known_constant(*this, state_, name);
-  if (value.isInt()) return value.toInt();
-  if (value.isBool()) return value.toBool();
-  wrong_kind(state_, name, "int");
+  const std::optional<Number> number = number_of(known_constant(*this, state_, name));
+  if (!number || !std::holds_alternative<int64_t>(*number)) wrong_kind(*this, name, "an int");
+  return std::get<int64_t>(*number);
 }
 
 std::optional<int64_t> NodeArgs::optional_integer(std::string_view name) {
@@ -119,40 +131,35 @@ std::optional<int64_t> NodeArgs::optional_integer(std::string_view name) {
   return integer(name);
 }
 
-double NodeArgs::number(std::string_view name) {
-  const c10::IValue value = known_constant(*this, state_, name);
-  if (value.isDouble()) return value.toDouble();
-  if (value.isInt()) return static_cast<double>(value.toInt());
-  if (value.isBool()) return value.toBool() ? 1 : 0;
-  if (value.isTensor() && value.toTensor().numel() == 1 && !value.toTensor().is_complex())
-    return value.toTensor().item<double>();
-  wrong_kind(state_, name, "real number");
+Number NodeArgs::number(std::string_view name) {
+  const std::optional<Number> number = number_of(known_constant(*this, state_, name));
+  if (!number) wrong_kind(*this, name, "a real number");
+  return *number;
 }
 
-bool NodeArgs::number_is_integer(std::string_view name) const {
-  const std::optional<c10::IValue> value =
-      constant_value(state_.node->input(index_of(state_, name)));
-  if (!value) return false;
-  if (value->isTensor()) return !value->toTensor().is_floating_point();
-  return value->isInt() || value->isBool();
-}
-
-std::optional<double> NodeArgs::optional_number(std::string_view name) {
+std::optional<Number> NodeArgs::optional_number(std::string_view name) {
   if (is_none(name)) return std::nullopt;
   return number(name);
+}
+
+double NodeArgs::real(std::string_view name) { return to_double(number(name)); }
+
+std::optional<double> NodeArgs::optional_real(std::string_view name) {
+  if (is_none(name)) return std::nullopt;
+  return real(name);
 }
 
 bool NodeArgs::boolean(std::string_view name) {
   const c10::IValue value = known_constant(*this, state_, name);
   if (value.isBool()) return value.toBool();
   if (value.isInt()) return value.toInt() != 0;
-  wrong_kind(state_, name, "bool");
+  wrong_kind(*this, name, "a bool");
 }
 
 std::string NodeArgs::string(std::string_view name) {
   const c10::IValue value = known_constant(*this, state_, name);
   if (value.isString()) return value.toStringRef();
-  wrong_kind(state_, name, "string");
+  wrong_kind(*this, name, "a string");
 }
 
 std::optional<std::string> NodeArgs::optional_string(std::string_view name) {
@@ -168,12 +175,12 @@ std::vector<int64_t> NodeArgs::ints(std::string_view name) {
   if (value.isList()) {
     std::vector<int64_t> numbers;
     for (const c10::IValue& element : value.toListRef()) {
-      if (!element.isInt()) wrong_kind(state_, name, "list of ints");
+      if (!element.isInt()) wrong_kind(*this, name, "a list of ints");
       numbers.push_back(element.toInt());
     }
     return numbers;
   }
-  wrong_kind(state_, name, "list of ints");
+  wrong_kind(*this, name, "a list of ints");
 }
 
 Value NodeArgs::ints_value(std::string_view name) {
@@ -188,6 +195,7 @@ Value NodeArgs::ints_value(std::string_view name) {
   std::vector<Value> parts;
   for (const torch::jit::Value* element : value->node()->inputs()) {
     if (const std::optional<c10::IValue> constant = constant_value(element)) {
+      if (!constant->isInt()) wrong_kind(*this, name, "a list of ints");
       parts.push_back(graph.ints({constant->toInt()}));
     } else {
       parts.push_back(graph.op("Reshape", {state_.table.get(element), graph.ints({1})}));
@@ -240,6 +248,7 @@ TensorType NodeArgs::output_type(size_t index) const {
 }
 
 std::optional<TensorData> NodeArgs::evaluate(size_t index) {
+  if (state_.node->isNondeterministic()) return std::nullopt;
   torch::jit::Stack stack;
   for (const torch::jit::Value* input : state_.node->inputs()) {
     std::optional<c10::IValue> constant = constant_value(input);

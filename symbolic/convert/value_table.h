@@ -25,9 +25,9 @@ class ValueTable {
     lists_[value] = std::move(onnx);
   }
   bool contains(const torch::jit::Value* value) const { return values_.contains(value); }
-  /// The ONNX value of a Tensor, or of an int or int[] known only at run time; a constant float[]
-  /// is 1-d float64. Throws
-  /// std::logic_error where there is none.
+  /// The ONNX value of a Tensor, or of an int or int[] known only at run time. A constant number is
+  /// 0-d in torch's default type of its kind, int64 or float32; a constant float[] 1-d float64.
+  /// Throws std::logic_error where there is none.
   Value get(const torch::jit::Value* value);
   /// The elements of a Tensor[] (or of any list whose elements are converted), an absent Value for
   /// None; nothing where it is no such list.

@@ -38,34 +38,14 @@ onnx::GraphProto body_proto(const std::string& name, const OnnxGraph& body) {
   return proto;
 }
 
-void add_attribute(onnx::NodeProto& node, const std::string& name, const Attribute& attribute) {
-  onnx::AttributeProto& proto = *node.add_attribute();
+onnx::AttributeProto node_attribute(const std::string& name, const Attribute& attribute) {
+  const auto* body = std::get_if<Subgraph>(&attribute);
+  if (body == nullptr) return attribute_proto(name, attribute);
+  onnx::AttributeProto proto;
   proto.set_name(name);
-  if (const auto* i = std::get_if<int64_t>(&attribute)) {
-    proto.set_type(onnx::AttributeProto::INT);
-    proto.set_i(*i);
-  } else if (const auto* f = std::get_if<float>(&attribute)) {
-    proto.set_type(onnx::AttributeProto::FLOAT);
-    proto.set_f(*f);
-  } else if (const auto* s = std::get_if<std::string>(&attribute)) {
-    proto.set_type(onnx::AttributeProto::STRING);
-    proto.set_s(*s);
-  } else if (const auto* ints = std::get_if<std::vector<int64_t>>(&attribute)) {
-    proto.set_type(onnx::AttributeProto::INTS);
-    proto.mutable_ints()->Add(ints->begin(), ints->end());
-  } else if (const auto* floats = std::get_if<std::vector<float>>(&attribute)) {
-    proto.set_type(onnx::AttributeProto::FLOATS);
-    proto.mutable_floats()->Add(floats->begin(), floats->end());
-  } else if (const auto* strings = std::get_if<std::vector<std::string>>(&attribute)) {
-    proto.set_type(onnx::AttributeProto::STRINGS);
-    for (const std::string& s : *strings) proto.add_strings(s);
-  } else if (const auto* body = std::get_if<Subgraph>(&attribute)) {
-    proto.set_type(onnx::AttributeProto::GRAPH);
-    *proto.mutable_g() = body_proto(name, *body->graph);
-  } else {
-    proto.set_type(onnx::AttributeProto::TENSOR);
-    *proto.mutable_t() = tensor_with_data("", std::get<TensorData>(attribute));
-  }
+  proto.set_type(onnx::AttributeProto::GRAPH);
+  *proto.mutable_g() = body_proto(name, *body->graph);
+  return proto;
 }
 
 void add_nodes(onnx::GraphProto& proto, const OnnxGraph& graph) {
@@ -77,7 +57,8 @@ void add_nodes(onnx::GraphProto& proto, const OnnxGraph& graph) {
     if (!node.source.empty()) to.set_doc_string(node.source);
     for (const std::string& input : node.inputs) to.add_input(input);
     for (const std::string& output : node.outputs) to.add_output(output);
-    for (const auto& [name, attribute] : node.attributes) add_attribute(to, name, attribute);
+    for (const auto& [name, attribute] : node.attributes)
+      *to.add_attribute() = node_attribute(name, attribute);
   }
 }
 
@@ -106,40 +87,8 @@ int64_t ir_version_for_opset(int64_t opset) {
 onnx::ValueInfoProto value_info(const std::string& name, const TensorType& type) {
   onnx::ValueInfoProto info;
   info.set_name(name);
-  onnx::TypeProto::Tensor& tensor = *info.mutable_type()->mutable_tensor_type();
-  tensor.set_elem_type(static_cast<int32_t>(type.dtype));
-  if (!type.ranked) return info;
-  onnx::TensorShapeProto& shape = *tensor.mutable_shape();  // present for a 0-d tensor too
-  for (size_t i = 0; i < type.dims.size(); ++i) {
-    auto& dim = *shape.add_dim();
-    if (type.dims[i] >= 0) {
-      dim.set_dim_value(type.dims[i]);
-    } else if (i < type.symbols.size() && !type.symbols[i].empty()) {
-      dim.set_dim_param(type.symbols[i]);
-    }
-  }
+  *info.mutable_type() = type_proto(type);
   return info;
-}
-
-onnx::TensorProto tensor_header(const std::string& name, const TensorData& data) {
-  if (dtype_bits(data.dtype) == 0) {
-    throw std::runtime_error("constant '" + name + "' has element type " +
-                             std::string(dtype_name(data.dtype)) +
-                             ": expected a type of fixed size");
-  }
-  onnx::TensorProto tensor;
-  if (!name.empty()) tensor.set_name(name);
-  tensor.set_data_type(static_cast<int32_t>(data.dtype));
-  for (int64_t dim : data.dims) tensor.add_dims(dim);
-  return tensor;
-}
-
-onnx::TensorProto tensor_with_data(const std::string& name, const TensorData& data) {
-  onnx::TensorProto tensor = tensor_header(name, data);
-  if (data.bytes() == 0) return tensor;  // the checker wants no data field on an empty tensor
-  const std::shared_ptr<const void> values = data.load();
-  tensor.set_raw_data(values.get(), data.bytes());
-  return tensor;
 }
 
 std::vector<std::string> initializers_by_first_use(const OnnxGraph& graph) {

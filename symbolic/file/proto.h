@@ -1,7 +1,7 @@
-// OnnxGraph to onnx's protobuf messages: the part that check.cpp (a copy with stubs) and write.cpp
-// (a streamed file) share; and a file to such a message (read.cpp, and verify/probe_model.cpp,
-// which needs it whole). Only files without torch headers include this one: torch has its own onnx
-// classes.
+// OnnxGraph to onnx's protobuf messages, those of single values being in graph/proto_values.h: the
+// part that check.cpp (a copy with stubs) and write.cpp (a streamed file) share; and a file to such
+// a message (read.cpp, and verify/probe_model.cpp, which needs it whole). Only files without torch
+// headers include this one: torch has its own onnx classes.
 #pragma once
 
 #include <onnx/onnx_pb.h>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "symbolic/graph/onnx_graph.h"
+#include "symbolic/graph/proto_values.h"
 
 namespace qcdq {
 
@@ -17,14 +18,7 @@ namespace qcdq {
 /// producer and metadata. Throws std::runtime_error where an input or output has no element type.
 onnx::ModelProto model_without_initializers(const OnnxGraph& graph);
 
-/// Name, element type and shape of a constant; its data is left to the caller. Throws
-/// std::runtime_error for element types without a fixed size (strings).
-onnx::TensorProto tensor_header(const std::string& name, const TensorData& data);
-
-/// The same with its data as raw_data.
-onnx::TensorProto tensor_with_data(const std::string& name, const TensorData& data);
-
-/// A typed value; symbols become dim_param, unknown dimensions stay empty.
+/// A typed value.
 onnx::ValueInfoProto value_info(const std::string& name, const TensorType& type);
 
 /// Names of all initializers, in the order in which nodes first use them; unused ones (graph

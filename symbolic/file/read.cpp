@@ -16,24 +16,13 @@
 
 #include "symbolic/file/file.h"
 #include "symbolic/file/proto.h"
+#include "symbolic/graph/proto_values.h"
 
 namespace qcdq {
 namespace {
 
 // Bodies inside bodies that a file may have; protobuf itself stops at about 30.
 constexpr int kDeepestBody = 16;
-
-TensorType tensor_type(const onnx::TypeProto& proto) {
-  TensorType type;
-  if (!proto.has_tensor_type()) return type;
-  type.dtype = static_cast<DType>(proto.tensor_type().elem_type());
-  type.ranked = proto.tensor_type().has_shape();
-  for (const auto& dim : proto.tensor_type().shape().dim()) {
-    type.dims.push_back(dim.has_dim_value() ? dim.dim_value() : -1);
-    type.symbols.push_back(dim.has_dim_param() ? dim.dim_param() : "");
-  }
-  return type;
-}
 
 template <typename T, typename Field>
 std::shared_ptr<const void> copy_field(const Field& field) {

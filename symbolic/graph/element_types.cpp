@@ -1,6 +1,7 @@
 // See element_types.h; and members of the value types of include/qcdq/symbolic.h.
 #include "symbolic/graph/element_types.h"
 
+#include <charconv>
 #include <cmath>
 #include <functional>
 #include <numeric>
@@ -126,15 +127,61 @@ uint16_t float_to_bfloat16(double value) {
   return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-TensorData scalar_data(DType dtype, double value) {
-  if (dtype == DType::kBool) return TensorData::scalar<uint8_t>(dtype, value != 0 ? 1 : 0);
-  if (dtype_bits(dtype) < 8) {
-    throw std::invalid_argument("scalar: dtype " + std::string(dtype_name(dtype)) +
-                                " has no scalars");
+std::string number_text(const Number& number) {
+  if (const auto* integer = std::get_if<int64_t>(&number)) return std::to_string(*integer);
+  char text[32];  // 24 hold any double
+  const auto end = std::to_chars(text, text + sizeof text, std::get<double>(number)).ptr;
+  return {text, end};
+}
+
+namespace {
+
+[[noreturn]] void refuse_number(DType dtype, const Number& value) {
+  throw std::invalid_argument(number_text(value) + " does not fit " +
+                              std::string(dtype_name(dtype)));
+}
+
+int64_t integral(DType dtype, const Number& value) {
+  if (const auto* integer = std::get_if<int64_t>(&value)) return *integer;
+  const double number = std::get<double>(value);
+  constexpr double kEnd = 9223372036854775808.0;  // 2^63; a NaN fails each comparison
+  if (!(number >= -kEnd && number < kEnd) || number != std::trunc(number)) {
+    refuse_number(dtype, value);
   }
-  return visit_elements(dtype, [&](auto tag) {
-    return TensorData::scalar(dtype, static_cast<decltype(tag)>(value));
+  return static_cast<int64_t>(number);
+}
+
+template <typename T>
+T rounded(const Number& value) {
+  return std::visit(
+      [](auto number) {
+        if constexpr (sizeof(T) < sizeof(float)) {
+          return T(static_cast<double>(static_cast<float>(number)));
+        } else {
+          return static_cast<T>(number);
+        }
+      },
+      value);
+}
+
+}  // namespace
+
+TensorData repeated_data(DType dtype, int64_t count, const Number& value) {
+  if (!is_floating(dtype)) {
+    const std::vector<int64_t> values(static_cast<size_t>(count), integral(dtype, value));
+    return pack_integers(dtype, {count}, values);
+  }
+  return visit_floats(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    return TensorData::from<T>(dtype, {count},
+                               std::vector<T>(static_cast<size_t>(count), rounded<T>(value)));
   });
+}
+
+TensorData scalar_data(DType dtype, const Number& value) {
+  TensorData data = repeated_data(dtype, 1, value);
+  data.dims.clear();
+  return data;
 }
 
 std::vector<double> read_numbers(const TensorData& data) { return read_elements<double>(data); }

@@ -158,7 +158,13 @@ TensorData allocate(DType dtype, std::vector<int64_t> dims, int64_t numel, T** o
 /// `pack_integers(DType::kInt8, {2}, {1, -1})`.
 TensorData pack_integers(DType dtype, std::vector<int64_t> dims,
                          const std::vector<int64_t>& values);
-/// A 0-d constant of a numeric type.
-TensorData scalar_data(DType dtype, double value);
+/// "300", "1.5", "nan": the fewest digits that tell a double from all others.
+std::string number_text(const Number& number);
+/// A 0-d constant. Throws std::invalid_argument where an integer type does not hold the number,
+/// "300 does not fit uint8"; rounds to a float type as torch does, through float32 where it is
+/// narrower, and what is too large becomes infinity.
+TensorData scalar_data(DType dtype, const Number& value);
+/// A 1-d constant of `count` times that number.
+TensorData repeated_data(DType dtype, int64_t count, const Number& value);
 
 }  // namespace qcdq

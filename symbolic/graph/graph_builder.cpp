@@ -9,6 +9,7 @@
 #include <set>
 
 #include "symbolic/graph/element_types.h"
+#include "symbolic/graph/infer_types.h"
 #include "symbolic/graph/message_text.h"
 
 namespace qcdq {
@@ -174,69 +175,14 @@ std::map<std::string, DType> check_inputs(const GraphBuilder::State& state, cons
   return bound;
 }
 
-// Ops whose output type is named by an attribute.
-DType dtype_from_attribute(const OnnxNode& node) {
-  if (node.op_type == "Cast") return static_cast<DType>(node.int_attribute("to", 0));
-  if (node.op_type == "QuantizeLinear") {
-    const int64_t dtype = node.int_attribute("output_dtype", 0);
-    return dtype != 0 ? static_cast<DType>(dtype) : DType::kUInt8;
-  }
-  if (node.op_type == "DequantizeLinear")
-    return static_cast<DType>(node.int_attribute("output_dtype", 0));
-  if (node.op_type == "ConstantOfShape") {
-    const Attribute* value = node.find("value");
-    return value != nullptr ? std::get<TensorData>(*value).dtype : DType::kFloat32;
-  }
-  return static_cast<DType>(node.int_attribute("dtype", 0));
-}
-
-DType output_dtype(const GraphBuilder::State& state, const OpSchema& schema, const OnnxNode& node,
-                   const std::map<std::string, DType>& bound, size_t index) {
-  const OpSchema::FormalParameter* formal = parameter(schema.outputs(), index);
-  const std::string& type_parameter = formal->GetTypeStr();
+// The element type of an output that the schema alone tells; kUndefined where it doesn't.
+DType schema_dtype(const OpSchema& schema, const std::map<std::string, DType>& bound,
+                   size_t output) {
+  const std::string& type_parameter = parameter(schema.outputs(), output)->GetTypeStr();
   if (auto found = bound.find(type_parameter); found != bound.end()) return found->second;
   const std::vector<std::string>* allowed = allowed_types(schema, type_parameter);
   if (allowed == nullptr) return named_dtype(type_parameter);
-  if (allowed->size() == 1) return named_dtype(allowed->front());
-  const DType named = dtype_from_attribute(node);
-  // From opset 23 on y of DequantizeLinear has a type parameter of its own; its default is the
-  // scale's type.
-  if (named == DType::kUndefined && node.op_type == "DequantizeLinear") {
-    return state.graph.type(node.inputs[1]).dtype;
-  }
-  return named;
-}
-
-// Ops whose first output has the shape of the first input: their results keep what is known of it.
-bool keeps_shape(const std::string& op_type) {
-  static const std::set<std::string> kOps = {"Cast",
-                                             "Identity",
-                                             "Relu",
-                                             "Clip",
-                                             "QuantizeLinear",
-                                             "DequantizeLinear",
-                                             "Sigmoid",
-                                             "Tanh",
-                                             "Exp",
-                                             "Log",
-                                             "Sqrt",
-                                             "Neg",
-                                             "Abs",
-                                             "Softmax",
-                                             "LogSoftmax",
-                                             "Erf",
-                                             "HardSigmoid",
-                                             "Elu",
-                                             "LeakyRelu",
-                                             "Floor",
-                                             "Ceil",
-                                             "Round",
-                                             "Reciprocal",
-                                             "Not",
-                                             "BatchNormalization",
-                                             "InstanceNormalization",
-                                             "LayerNormalization"};
-  return kOps.contains(op_type);
+  return allowed->size() == 1 ? named_dtype(allowed->front()) : DType::kUndefined;
 }
 
 std::string scoped(const GraphBuilder::State& state, const std::string& name) {
@@ -266,7 +212,7 @@ std::vector<Value> GraphBuilder::ops(std::string_view op_type, const std::vector
   node.torch_op = state_.torch_op;
   node.source = state_.source;
 
-  std::vector<DType> dtypes(outputs, DType::kUndefined);
+  std::vector<TensorType> types(outputs);
   if (node.domain.empty()) {
     const OpSchema& schema = schema_for(state_, node.op_type);
     check_attributes(state_, schema, attributes);
@@ -278,7 +224,10 @@ std::vector<Value> GraphBuilder::ops(std::string_view op_type, const std::vector
                     std::to_string(schema.max_output()) + " outputs, asked for " +
                     std::to_string(count));
     }
-    for (size_t i = 0; i < outputs; ++i) dtypes[i] = output_dtype(state_, schema, node, bound, i);
+    types = infer_types(state_.graph, node, outputs, schema);
+    for (size_t i = 0; i < outputs; ++i) {
+      if (types[i].dtype == DType::kUndefined) types[i].dtype = schema_dtype(schema, bound, i);
+    }
   } else {
     state_.graph.domains.emplace(node.domain, 1);
   }
@@ -290,11 +239,7 @@ std::vector<Value> GraphBuilder::ops(std::string_view op_type, const std::vector
     const std::string suffix = outputs == 1 ? "_output" : "_output_" + std::to_string(i);
     results.push_back({state_.graph.unique_name(node.name + suffix)});
     node.outputs.push_back(results.back().name);
-    TensorType type;
-    if (i == 0 && node.domain.empty() && keeps_shape(node.op_type))
-      type = state_.graph.type(node.inputs[0]);
-    type.dtype = dtypes[i];
-    state_.graph.types[results.back().name] = type;
+    state_.graph.types[results.back().name] = std::move(types[i]);
   }
   state_.graph.nodes.push_back(std::move(node));
   return results;
@@ -305,7 +250,7 @@ Value GraphBuilder::constant(TensorData data, std::string_view name) {
   return {state_.graph.add_initializer(base, std::move(data))};
 }
 
-Value GraphBuilder::scalar(DType dtype, double value) {
+Value GraphBuilder::scalar(DType dtype, const Number& value) {
   return constant(scalar_data(dtype, value));
 }
 

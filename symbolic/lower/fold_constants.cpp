@@ -7,8 +7,6 @@
 #include <torch/csrc/jit/runtime/operator.h>
 
 #include <algorithm>
-#include <array>
-#include <string_view>
 #include <utility>
 
 #include "symbolic/lower/passes.h"
@@ -33,14 +31,7 @@ constexpr size_t kLargestFoldedTensor = size_t{1} << 20;  // bytes
 bool never_fold(const Node& node) {
   // Only aten and prim: another library's op may be a quantiser (qcdq::, quantized_decomposed::).
   if (!node.kind().is_aten() && !node.kind().is_prim()) return true;
-  if (casts_none(node)) return true;
-  const std::string_view name = node.kind().toUnqualString();
-  static constexpr std::array<std::string_view, 8> kPrefixes = {
-      "fake_quantize",        "_fake_quantize",        "quantize_per_", "dequantize",
-      "fused_moving_avg_obs", "_fused_moving_avg_obs", "empty",         "new_empty"};
-  for (std::string_view prefix : kPrefixes) {
-    if (name.starts_with(prefix)) return true;
-  }
+  if (casts_none(node) || has_traits(traits_of(node), OpTraits::kNeverFold)) return true;
   switch (node.kind()) {
     case prim::Constant:
     case prim::GetAttr:
@@ -75,14 +66,12 @@ bool holds_tensors(const JitValue* value) {
          type->isSubtypeOf(*c10::ListType::ofTensors());
 }
 
-/// An op that by its schema returns a view of its input. `to` and `contiguous` may copy.
+/// An op that returns a view of its input.
 bool is_view(const Node& node) {
   const c10::FunctionSchema* schema = node.maybeSchema();
   if (schema == nullptr || schema->returns().size() != 1) return false;
   const c10::AliasInfo* alias = schema->returns()[0].alias_info();
-  const std::string_view name = node.kind().toUnqualString();
-  return alias != nullptr && !alias->isWrite() && name != "to" && name != "contiguous" &&
-         name != "reshape" && name != "flatten";
+  return alias != nullptr && !alias->isWrite() && !has_traits(traits_of(node), OpTraits::kMayCopy);
 }
 
 /// A tensor that shares the storage of an argument, and is no larger (expand() is, once written).

@@ -26,20 +26,14 @@ namespace prim = torch::jit::prim;
 namespace {
 
 /// A functional op whose result can have another element type than its first input: by promotion
-/// with another tensor, or because comparisons give bool.
+/// with another tensor, or because it is a comparison.
 bool may_change_type(const Node& node) {
-  static constexpr std::array<std::string_view, 7> kBool = {"eq", "ne", "lt",         "gt",
-                                                            "le", "ge", "logical_not"};
-  static constexpr std::array<std::string_view, 10> kKeep = {
-      "type_as",   "full_like",  "copy",           "fill",      "masked_fill",
-      "index_put", "index_fill", "masked_scatter", "index_add", "index_copy"};
   if (!node.kind().is_aten() || !is_tensor(node.input(0))) return false;
-  const std::string_view name = node.kind().toUnqualString();
-  const auto among = [&](const auto& names) {
-    return std::find(names.begin(), names.end(), name) != names.end();
-  };
-  if (among(kKeep) || name.starts_with("scatter")) return false;
-  return among(kBool) || std::any_of(node.inputs().begin() + 1, node.inputs().end(), is_tensor);
+  if (node.kind() == aten::type_as) return false;  // what this is asked for inserts it
+  const OpTraits traits = traits_of(node);
+  if (has_traits(traits, OpTraits::kKeepsElementType)) return false;
+  return has_traits(traits, OpTraits::kBoolResult) ||
+         std::any_of(node.inputs().begin() + 1, node.inputs().end(), is_tensor);
 }
 
 /// detach_, requires_grad_: they change neither elements nor shape.

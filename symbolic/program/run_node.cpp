@@ -13,6 +13,7 @@
 #include "qcdq/symbolic.h"
 #include "symbolic/graph/message_text.h"
 #include "symbolic/program/node_place.h"
+#include "symbolic/symbolics/registry.h"
 
 namespace qcdq {
 
@@ -119,6 +120,11 @@ std::string op_name(const Node& node) {
     if (!schema->overload_name().empty()) name += "." + schema->overload_name();
   }
   return name;
+}
+
+OpTraits traits_of(const Node& node) {
+  const c10::FunctionSchema* schema = node.maybeSchema();
+  return op_traits(node.kind().toQualString(), schema == nullptr ? "" : schema->overload_name());
 }
 
 std::string node_location(const Node& node) {

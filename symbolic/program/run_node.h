@@ -8,6 +8,8 @@
 #include <optional>
 #include <string>
 
+#include "qcdq/symbolic.h"
+
 namespace qcdq {
 
 /// Runs a node that has no blocks; `stack` holds its inputs and the result its outputs, one value
@@ -20,6 +22,9 @@ std::optional<c10::IValue> constant_value(const torch::jit::Value* value);
 
 /// "aten::add.Tensor"; "prim::If".
 std::string op_name(const torch::jit::Node& node);
+
+/// What the rows of symbolics/ say about the node's op (op_traits() of its name and overload).
+OpTraits traits_of(const torch::jit::Node& node);
 
 /// "layer1.0.conv1, model.py:12"; parts that were not recorded are left out, "" where none was.
 std::string node_location(const torch::jit::Node& node);

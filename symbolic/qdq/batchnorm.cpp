@@ -178,9 +178,8 @@ bool fold(QdqState& state, const GraphIndex& index, OnnxGraph::NodeIt bn) {
   OnnxGraph& graph = state.graph;
   OnnxNode* layer = index.producer(bn->inputs[0]);
   if (layer == nullptr || index.uses(bn->inputs[0]) != 1 || bn->outputs.size() != 1) return false;
-  const bool gemm = layer->op_type == "Gemm";
-  if (!gemm && layer->op_type != "Conv" && layer->op_type != "ConvTranspose") return false;
-  if (gemm) {
+  if (!onnx_op_facts(*layer).takes_bias) return false;
+  if (layer->op_type == "Gemm") {
     for (const char* name : {"alpha", "beta"}) {
       const Attribute* value = layer->find(name);
       if (value != nullptr && std::get<float>(*value) != 1.0f) return false;

@@ -22,7 +22,7 @@ struct Layer {
   OnnxNode* node;
   OnnxNode* bias_node;  // the node that takes the bias: `node`, or the Add behind a MatMul
   size_t bias_input;
-  QuantisedValue input;
+  QuantizedValue input;
   IntegerConstant weight;
   std::vector<double> bias;
   std::optional<IntegerConstant> codes;  // the source's own int32 bias
@@ -30,15 +30,13 @@ struct Layer {
 
 std::optional<Layer> quantized_layer(const OnnxGraph& graph, const GraphIndex& index,
                                      OnnxNode& node) {
-  if (!node.domain.empty()) return {};
+  if (!onnx_op_facts(node).takes_weight) return {};
   OnnxNode* bias_node = &node;
   size_t bias_input = 2;
-  if (node.op_type == "MatMul") {
+  if (!onnx_op_facts(node).takes_bias) {
     bias_node = bias_add(graph, index, node);
     bias_input = 1;
     if (bias_node == nullptr) return {};
-  } else if (node.op_type != "Conv" && node.op_type != "ConvTranspose" && node.op_type != "Gemm") {
-    return {};
   }
   if (bias_node->inputs.size() <= bias_input || bias_node->inputs[bias_input].empty()) return {};
   const std::string& bias_value = bias_node->inputs[bias_input];
@@ -156,11 +154,11 @@ void note_missing_round(QdqState& state, const GraphIndex& index) {
   std::string first;
   int64_t layers = 0;
   for (OnnxNode& node : state.graph.nodes) {
-    OnnxNode* bias_node = node.op_type == "MatMul" ? bias_add(state.graph, index, node) : &node;
-    const size_t bias = bias_node == &node ? 2 : 1;
-    const bool layer = node.op_type == "Conv" || node.op_type == "ConvTranspose" ||
-                       node.op_type == "Gemm" || node.op_type == "MatMul";
-    if (!layer || bias_node == nullptr || bias_node->inputs.size() <= bias) continue;
+    const OnnxOpFacts& facts = onnx_op_facts(node);
+    if (!facts.takes_weight) continue;
+    OnnxNode* bias_node = facts.takes_bias ? &node : bias_add(state.graph, index, node);
+    const size_t bias = facts.takes_bias ? 2 : 1;
+    if (bias_node == nullptr || bias_node->inputs.size() <= bias) continue;
     if (state.graph.initializer(bias_node->inputs[bias]) == nullptr ||
         !quantized_value(state.graph, index, node.inputs[0]) ||
         output_step(state.graph, index, *bias_node) == 0) {

@@ -2,7 +2,6 @@
 // with 1.31; docs/semantics.md and the tests in tests/python/test_fusion.py compare with the graph
 // that it writes), and notes which layers may saturate.
 #include <algorithm>
-#include <map>
 
 #include "qcdq/affine.h"
 #include "symbolic/qdq/coverage.h"
@@ -10,37 +9,6 @@
 
 namespace qcdq {
 namespace {
-
-enum class Kind { kConv, kMatrix, kElementwise, kPool, kFloatOnly };
-
-// Ops that the report lists. What only moves elements is left out, MaxPool excepted: people look
-// for it.
-const std::map<std::string, Kind>& kinds() {
-  static const std::map<std::string, Kind> kKinds = {{"Conv", Kind::kConv},
-                                                     {"Gemm", Kind::kMatrix},
-                                                     {"MatMul", Kind::kMatrix},
-                                                     {"Add", Kind::kElementwise},
-                                                     {"Mul", Kind::kElementwise},
-                                                     {"Concat", Kind::kElementwise},
-                                                     {"LeakyRelu", Kind::kElementwise},
-                                                     {"Sigmoid", Kind::kElementwise},
-                                                     {"Softmax", Kind::kElementwise},
-                                                     {"AveragePool", Kind::kElementwise},
-                                                     {"GlobalAveragePool", Kind::kElementwise},
-                                                     {"MaxPool", Kind::kPool},
-                                                     {"ConvTranspose", Kind::kFloatOnly},
-                                                     {"BatchNormalization", Kind::kFloatOnly},
-                                                     {"Relu", Kind::kFloatOnly},
-                                                     {"Tanh", Kind::kFloatOnly},
-                                                     {"ReduceMean", Kind::kFloatOnly},
-                                                     {"LSTM", Kind::kFloatOnly},
-                                                     {"GRU", Kind::kFloatOnly},
-                                                     {"Sub", Kind::kFloatOnly},
-                                                     {"Div", Kind::kFloatOnly},
-                                                     {"HardSwish", Kind::kFloatOnly},
-                                                     {"LayerNormalization", Kind::kFloatOnly}};
-  return kKinds;
-}
 
 /// One side of a node as ORT sees it.
 struct Side {
@@ -184,7 +152,7 @@ Verdict elementwise_verdict(const OnnxGraph& graph, const GraphIndex& index, con
   const Side out = output_side(graph, index, node);
   DType storage = DType::kUndefined;
   for (size_t i = 0; i < node.inputs.size(); ++i) {
-    if (i > 0 && node.op_type != "Add" && node.op_type != "Mul" && node.op_type != "Concat") break;
+    if (i > 0 && onnx_op_facts(node).int8 == Int8Kernel::kOneInput) break;
     // A constant operand is as good as a quantised one where it has a Q/DQ of its own.
     if (const auto constant = integer_constant(graph, index, node.inputs[i])) {
       if (!is_8bit(constant->params.storage)) return {false, "a constant operand is not 8-bit"};
@@ -200,19 +168,21 @@ Verdict elementwise_verdict(const OnnxGraph& graph, const GraphIndex& index, con
   return {true, ""};
 }
 
-Verdict verdict(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode& node, Kind kind) {
-  switch (kind) {
-    case Kind::kConv:
+Verdict verdict(const OnnxGraph& graph, const GraphIndex& index, const OnnxNode& node) {
+  switch (onnx_op_facts(node).int8) {
+    case Int8Kernel::kConv:
       return layer_verdict(graph, index, node, true);
-    case Kind::kMatrix:
+    case Int8Kernel::kMatrix:
       return layer_verdict(graph, index, node, false);
-    case Kind::kElementwise:
+    case Int8Kernel::kOneInput:
+    case Int8Kernel::kAllInputs:
       return elementwise_verdict(graph, index, node);
-    case Kind::kPool: {
+    case Int8Kernel::kPool: {
       const Side in = input_side(graph, index, node, 0);
       return {in.quantized, in.reason};
     }
-    case Kind::kFloatOnly:
+    case Int8Kernel::kFloatOnly:
+    case Int8Kernel::kUnlisted:
       break;
   }
   return {false, "ONNX Runtime has no int8 kernel for " + node.op_type + " behind Q/DQ"};
@@ -226,12 +196,11 @@ std::vector<CoverageLine> int8_coverage(const OnnxGraph& graph) {
   const GraphIndex index(nodes);
   std::vector<CoverageLine> coverage;
   for (const OnnxNode& node : graph.nodes) {
-    const auto kind = kinds().find(node.op_type);
-    if (!node.domain.empty() || kind == kinds().end()) continue;
+    if (onnx_op_facts(node).int8 == Int8Kernel::kUnlisted) continue;
     if (is_8bit(graph.type(node.inputs[0]).dtype)) continue;  // works on codes already
     const OnnxNode* matmul = index.producer(node.inputs[0]);
     if (matmul != nullptr && bias_add(graph, index, *matmul) == &node) continue;  // part of its row
-    Verdict found = verdict(graph, index, node, kind->second);
+    Verdict found = verdict(graph, index, node);
     coverage.push_back({node.name, node.op_type, found.int8, std::move(found.reason)});
   }
   return coverage;

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <set>
 
 namespace qcdq {
 
@@ -98,14 +97,7 @@ std::optional<std::vector<double>> constant_values(const OnnxGraph& graph, const
   return std::nullopt;
 }
 
-bool moves_elements(const OnnxNode& node) {
-  // What ORT's QDQ propagation carries codes through (reference: onnx_and_ort.md, E).
-  static const std::set<std::string> kOps = {"MaxPool", "Reshape",   "Transpose", "Squeeze",
-                                             "Flatten", "Unsqueeze", "Identity",  "Slice"};
-  return node.domain.empty() && node.outputs.size() == 1 && kOps.contains(node.op_type);
-}
-
-std::optional<QuantisedValue> quantized_value(const OnnxGraph& graph, const GraphIndex& index,
+std::optional<QuantizedValue> quantized_value(const OnnxGraph& graph, const GraphIndex& index,
                                               std::string value, int* moved) {
   OnnxNode* node = index.producer(value);
   for (; node != nullptr && moves_elements(*node); node = index.producer(node->inputs[0])) {
@@ -114,7 +106,7 @@ std::optional<QuantisedValue> quantized_value(const OnnxGraph& graph, const Grap
   if (node == nullptr || node->op_type != "DequantizeLinear" || !node->domain.empty()) return {};
   std::optional<QuantParams> params = quant_params(graph, *node);
   if (!params) return {};
-  QuantisedValue found{node, index.producer(node->inputs[0]), nullptr, std::move(*params), {}};
+  QuantizedValue found{node, index.producer(node->inputs[0]), nullptr, std::move(*params), {}};
   found.range = integer_range(found.params.storage);
   if (found.q != nullptr && found.q->op_type == "Clip") {
     const auto bounds = clip_bounds(graph, *found.q);

@@ -11,12 +11,6 @@
 namespace qcdq {
 namespace {
 
-// Codes of these ops are weights; ORT reads them from input 1.
-bool takes_weight(const OnnxNode& node) {
-  return node.domain.empty() && (node.op_type == "Conv" || node.op_type == "ConvTranspose" ||
-                                 node.op_type == "Gemm" || node.op_type == "MatMul");
-}
-
 std::string without_suffix(const std::string& name, const std::string& suffix) {
   return name.ends_with(suffix) ? name.substr(0, name.size() - suffix.size()) : name;
 }
@@ -170,12 +164,9 @@ bool fold_into_gemm(QdqState& state, const GraphIndex& index, OnnxGraph::NodeIt 
 }
 
 bool fold_view(QdqState& state, const GraphIndex& index, OnnxGraph::NodeIt view) {
-  const std::string& op = view->op_type;
-  const bool transpose = op == "Transpose";
-  if (!view->domain.empty() || (!transpose && op != "Reshape" && op != "Flatten" &&
-                                op != "Squeeze" && op != "Unsqueeze" && op != "Identity")) {
-    return false;
-  }
+  const ElementMove moves = onnx_op_facts(*view).moves;
+  const bool transpose = moves == ElementMove::kTransposes;
+  if (!transpose && moves != ElementMove::kReshapes) return false;
   if (state.graph.is_output(view->outputs[0])) return false;
   const auto weight = integer_constant(state.graph, index, view->inputs[0]);
   if (!weight) return false;
@@ -233,7 +224,7 @@ void store_weights_as_uint8(QdqState& state) {
   const GraphIndex index(graph);
   std::map<std::string, std::string> stored;  // int8 codes -> uint8 codes
   for (OnnxNode& node : graph.nodes) {
-    if (!takes_weight(node)) continue;
+    if (!onnx_op_facts(node).takes_weight) continue;
     auto weight = integer_constant(graph, index, node.inputs[1]);
     if (!weight || weight->params.storage != DType::kInt8) continue;
     const TensorData codes = *graph.initializer(weight->codes);
@@ -324,9 +315,9 @@ void note_saturation(QdqState& state) {
   int64_t at_risk = 0;
   std::string first;
   for (const OnnxNode& node : graph.nodes) {
-    const bool conv = node.op_type == "Conv";
-    if (!node.domain.empty() || (!conv && node.op_type != "Gemm" && node.op_type != "MatMul"))
-      continue;
+    const Int8Kernel kernel = onnx_op_facts(node).int8;
+    const bool conv = kernel == Int8Kernel::kConv;
+    if (!conv && kernel != Int8Kernel::kMatrix) continue;
     const auto weight = integer_constant(graph, index, node.inputs[1]);
     const auto input = quantized_value(graph, index, node.inputs[0]);
     if (!weight || !input || !is_8bit(input->params.storage)) continue;

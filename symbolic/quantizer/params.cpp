@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "symbolic/graph/element_types.h"
 #include "symbolic/quantizer/opset_rules.h"
 
 namespace qcdq {
@@ -45,7 +46,7 @@ QuantParams constant_params(const std::vector<double>& scale, std::vector<int64_
   for (double value : scale) {
     const auto narrow = static_cast<float>(value);
     if (!(narrow > 0) || !std::isfinite(narrow)) {
-      throw QuantRefusal{"scale", std::to_string(value), "expected a finite float32 > 0", ""};
+      throw QuantRefusal{"scale", number_text(value), "expected a finite float32 > 0", ""};
     }
     params.scale.push_back(narrow);
   }
@@ -59,7 +60,7 @@ QuantParams constant_params(const std::vector<double>& scale, std::vector<int64_
     const bool inside =
         value >= static_cast<double>(range.min) && value <= static_cast<double>(range.max);
     if (value != std::floor(value) || !inside) {
-      throw QuantRefusal{"zero_point", std::to_string(value),
+      throw QuantRefusal{"zero_point", number_text(value),
                          "expected an integer in " + range_text(range), ""};
     }
     params.zero_point.push_back(static_cast<int64_t>(value));

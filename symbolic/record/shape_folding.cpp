@@ -6,7 +6,6 @@
 #include <torch/csrc/jit/ir/constants.h>
 
 #include <algorithm>
-#include <array>
 #include <string_view>
 #include <unordered_set>
 
@@ -27,33 +26,7 @@ namespace {
 
 using Types = std::unordered_map<const JitValue*, TensorType>;
 
-/// Ops that read a tensor's shape or type, never its data.
-bool is_shape_query(const Node& node) {
-  static constexpr std::array<std::string_view, 12> kQueries = {
-      "aten::size",       "aten::dim",
-      "aten::numel",      "aten::len",
-      "aten::stride",     "aten::is_floating_point",
-      "aten::is_complex", "aten::_shape_as_tensor",
-      "prim::dtype",      "prim::device",
-      "prim::layout",     "prim::requires_grad"};
-  const std::string_view kind = node.kind().toQualString();
-  if (kind == "aten::__is__" || kind == "aten::__isnot__")
-    return true;  // by identity, not by value
-  if (kind == "aten::len" && node.input(0)->type()->kind() == c10::TypeKind::ListType) return true;
-  if (node.inputs().empty() || !is_tensor(node.input(0))) return false;
-  return kind.starts_with("prim::is_") ||  // is_cuda, is_sparse, is_nested, ...
-         std::find(kQueries.begin(), kQueries.end(), kind) != kQueries.end();
-}
-
-/// How many elements these give depends on the values of their first input.
-bool has_data_dependent_shape(const Node& node) {
-  if (node.kind() == torch::jit::aten::where) return node.inputs().size() == 1;
-  static constexpr std::array<std::string_view, 10> kOps = {
-      "aten::argwhere",          "aten::nonzero",   "aten::masked_select", "aten::_unique2",
-      "aten::unique_dim",        "aten::_unique",   "aten::bincount",      "aten::nonzero_numpy",
-      "aten::repeat_interleave", "torchvision::nms"};
-  return std::find(kOps.begin(), kOps.end(), node.kind().toQualString()) != kOps.end();
-}
+bool is_query(const Node& node) { return has_traits(traits_of(node), OpTraits::kQuery); }
 
 /// Marks values that depend on the data of an input, and tensors whose shape does.
 class Taint {
@@ -106,7 +79,7 @@ class Taint {
       visit_loop(node);
       return;
     }
-    if (is_shape_query(*node)) {
+    if (is_query(*node)) {
       const bool shape = shape_.count(node->input(0)) != 0;
       const bool argument =
           std::any_of(node->inputs().begin() + 1, node->inputs().end(),
@@ -115,9 +88,10 @@ class Taint {
       return;
     }
     const bool data = any(*node, data_);
-    const bool shape = any(*node, shape_) ||
-                       (data && (has_size_argument_on_data(*node) ||
-                                 has_data_dependent_shape(*node) || is_masked_by_data(*node)));
+    const bool shape =
+        any(*node, shape_) || (data && (has_size_argument_on_data(*node) ||
+                                        has_traits(traits_of(*node), OpTraits::kShapeFromData) ||
+                                        is_masked_by_data(*node)));
     for (const JitValue* output : node->outputs()) mark(output, data, shape);
     for (size_t place : written_inputs(*node)) {
       writes_ = true;
@@ -285,7 +259,7 @@ bool fold_block(Graph& graph, Block* block, const Types& types) {
       changed = true;
       continue;
     }
-    if (!is_shape_query(*node) || node->outputs().size() != 1) continue;
+    if (!is_query(*node) || node->outputs().size() != 1) continue;
     const auto type = types.find(node->input(0));
     if (type == types.end()) continue;
     WithInsertPoint guard(node);

@@ -1,7 +1,6 @@
 // TorchScript as a source: loading a .pt file with one-line errors, and a method of a loaded module
 // as a Program. module_graph.cpp does what a traced C++ module needs too.
 #include <caffe2/serialize/inline_container.h>
-#include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/serialization/import.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "symbolic/program/method.h"
 #include "symbolic/program/run_node.h"
 #include "symbolic/program/values.h"
 #include "symbolic/source/module_graph.h"
@@ -238,7 +238,7 @@ Program program_from_torchscript(const torch::jit::Module& module,
   program.parameter_paths = parameter_paths(module);
   program.output_names = options.output_names;
   program.owner = std::make_shared<torch::jit::Module>(module);
-  program.graph = torch::jit::toGraphFunction(method).graph()->copy();
+  program.graph = method_graph(module, options.method);
   bind_module(program.graph, module);
 
   // Tensors that were given stay inputs, those in tuples and lists too; all else is a constant of
@@ -269,17 +269,15 @@ Program program_from_torchscript(const torch::jit::Module& module,
   name_inputs(program.inputs, options.input_names);
   apply_dynamic_axes(program.inputs, options.dynamic_axes);
 
-  program.reference = [module, name = options.method, values,
-                       is_input](const std::vector<c10::IValue>& tensors) {
+  program.reference = [module, run = MethodRunner(module, options.method), values,
+                       is_input](const std::vector<c10::IValue>& tensors) mutable {
     std::vector<c10::IValue> arguments = values;
     size_t given = 0;
     for (size_t i = 0; i < arguments.size(); ++i) {
       if (is_input[i]) arguments[i] = with_tensors(values[i], tensors, given);
     }
     const EvalMode eval(module);
-    // The profiling executor's first runs cost far more than the plain interpreter's.
-    const torch::jit::GraphOptimizerEnabledGuard plain(false);
-    return flatten_result(module.get_method(name)(arguments));
+    return flatten_result(run(arguments));
   };
   program.graph_is_reference = true;
   return program;

@@ -1,5 +1,8 @@
 // Symbolic functions of activations, softmax and dropout: ONNX's own op where the opset has it,
 // else the composition that gives the same numbers. Arithmetic: symbolics/arithmetic.cpp.
+#include <cmath>
+
+#include "symbolic/graph/element_types.h"
 #include "symbolic/symbolics/onnx_forms.h"
 #include "symbolic/symbolics/registry.h"
 #include "symbolic/symbolics/torch_rules.h"
@@ -8,18 +11,32 @@ namespace qcdq {
 
 namespace {
 
+using enum OpTraits;
+
+Values relu(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  if (is_floating(graph.type(x).dtype)) return {graph.op("Relu", {x})};
+  return {emit_clip(graph, x, 0, std::nullopt)};  // runtimes have no Relu of most integer types
+}
+
 Values relu6(GraphBuilder& graph, NodeArgs& args) {
   return {emit_clip(graph, args.tensor("self"), 0, 6)};
 }
 
 Values hardtanh(GraphBuilder& graph, NodeArgs& args) {
-  return {emit_clip(graph, as_output(graph, args, args.tensor("self")), args.number("min_val"),
-                    args.number("max_val"))};
+  const Value x = as_output(graph, args, args.tensor("self"));
+  const auto bound = [&](const char* name) -> Number {
+    const Number number = args.number(name);
+    const auto* real = std::get_if<double>(&number);
+    return real == nullptr || is_floating(graph.type(x).dtype) ? number : std::trunc(*real);
+  };
+  const Number lowest = bound("min_val");
+  return {emit_clip(graph, x, lowest, bound("max_val"))};
 }
 
 Values leaky_relu(GraphBuilder& graph, NodeArgs& args) {
   return {graph.op("LeakyRelu", {args.tensor("self")},
-                   {{"alpha", static_cast<float>(args.number("negative_slope"))}})};
+                   {{"alpha", static_cast<float>(args.real("negative_slope"))}})};
 }
 
 Values prelu(GraphBuilder& graph, NodeArgs& args) {
@@ -38,11 +55,11 @@ Values prelu(GraphBuilder& graph, NodeArgs& args) {
 
 Values elu(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
-  const double scale = args.number("scale");
-  if (const double input_scale = args.number("input_scale"); input_scale != 1) {
-    args.unsupported("input_scale", std::to_string(input_scale), "ONNX Elu scales no input");
+  const double scale = args.real("scale");
+  if (const double input_scale = args.real("input_scale"); input_scale != 1) {
+    args.unsupported("input_scale", number_text(input_scale), "ONNX Elu scales no input");
   }
-  const Value y = graph.op("Elu", {x}, {{"alpha", static_cast<float>(args.number("alpha"))}});
+  const Value y = graph.op("Elu", {x}, {{"alpha", static_cast<float>(args.real("alpha"))}});
   if (scale == 1) return {y};
   return {graph.op("Mul", {y, graph.scalar(graph.type(x).dtype, scale)})};
 }
@@ -78,10 +95,10 @@ Values hardswish(GraphBuilder& graph, NodeArgs& args) {
 Values softplus(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const DType dtype = graph.type(x).dtype;
-  const Value beta = graph.scalar(dtype, args.number("beta"));
+  const Value beta = graph.scalar(dtype, args.real("beta"));
   const Value scaled = graph.op("Mul", {x, beta});
   const Value smooth = graph.op("Div", {graph.op("Softplus", {scaled}), beta});
-  const Value large = graph.op("Greater", {scaled, graph.scalar(dtype, args.number("threshold"))});
+  const Value large = graph.op("Greater", {scaled, graph.scalar(dtype, args.real("threshold"))});
   return {graph.op("Where", {large, x, smooth})};
 }
 
@@ -116,7 +133,7 @@ Values dropout(GraphBuilder& /*graph*/, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
-    {"aten::relu", 10, unary<"Relu">, "Relu"},
+    {"aten::relu", 10, relu, "Relu, Clip"},
     {"aten::sigmoid", 10, unary<"Sigmoid">, "Sigmoid"},
     {"aten::tanh", 10, unary<"Tanh">, "Tanh"},
     {"aten::selu", 10, unary<"Selu">, "Selu"},
@@ -134,9 +151,9 @@ constexpr Symbolic kRows[] = {
     {"aten::log_sigmoid", 10, log_sigmoid, "Softplus, Neg"},
     {"aten::softmax.int", 10, softmax_over<"Softmax">, "Softmax"},
     {"aten::log_softmax.int", 10, softmax_over<"LogSoftmax">, "LogSoftmax"},
-    {"aten::dropout", 10, dropout, "(no node)"},
-    {"aten::feature_dropout", 10, dropout, "(no node)"},
-    {"aten::alpha_dropout", 10, dropout, "(no node)"},
+    {"aten::dropout", 10, dropout, "(no node)", kMovesElements},
+    {"aten::feature_dropout", 10, dropout, "(no node)", kMovesElements},
+    {"aten::alpha_dropout", 10, dropout, "(no node)", kMovesElements},
 };
 
 }  // namespace

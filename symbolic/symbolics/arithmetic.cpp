@@ -9,30 +9,63 @@ namespace qcdq {
 
 namespace {
 
+using enum OpTraits;
+
 // Argument `name` as a value of type dtype: a Tensor, or a Scalar that becomes a constant.
 Value operand(GraphBuilder& graph, NodeArgs& args, std::string_view name, DType dtype,
               bool scalar) {
-  if (scalar) return graph.scalar(dtype, args.number(name));
+  if (scalar) return graph.scalar(dtype, cast_number(dtype, args.number(name)));
   return graph.cast(args.tensor(name), dtype);
+}
+
+// The same where torch stores the number, and does not compute with it.
+Value stored_operand(GraphBuilder& graph, NodeArgs& args, std::string_view name, DType dtype,
+                     bool scalar) {
+  if (scalar) return graph.scalar(dtype, stored_number(dtype, args.number(name)));
+  return graph.cast(args.tensor(name), dtype);
+}
+
+// An ONNX op of two values of type dtype; on booleans it is the logical op that torch computes.
+Value emit_binary(GraphBuilder& graph, std::string op, DType dtype, const Value& x,
+                  const Value& y) {
+  if (dtype == DType::kBool) {
+    if (op == "Add" || op == "Max") op = "Or";
+    if (op == "Mul" || op == "Min") op = "And";
+  }
+  return graph.op(op, {x, y});
+}
+
+// y times the factor `name` of an addition.
+Value multiplied(GraphBuilder& graph, NodeArgs& args, std::string_view name, DType dtype,
+                 const Value& y) {
+  const Number factor = args.number(name);
+  if (to_double(factor) == 1) return y;
+  return emit_binary(graph, "Mul", dtype, y, graph.scalar(dtype, stored_number(dtype, factor)));
+}
+
+// other * alpha as torch has it in dtype: an integer type keeps the low bits.
+Number product(DType dtype, const Number& a, const Number& b) {
+  const auto* x = std::get_if<int64_t>(&a);
+  const auto* y = std::get_if<int64_t>(&b);
+  if (is_floating(dtype) || x == nullptr || y == nullptr) return to_double(a) * to_double(b);
+  return cast_number(dtype,
+                     static_cast<int64_t>(static_cast<uint64_t>(*x) * static_cast<uint64_t>(*y)));
 }
 
 template <OpName kOp>
 Values add_or_sub(GraphBuilder& graph, NodeArgs& args) {
   const DType dtype = args.output_type().dtype;
   const Value x = graph.cast(args.tensor("self"), dtype);
-  const double alpha = args.number("alpha");
-  if (ends_with_scalar(args))
-    return {graph.op(kOp.text, {x, graph.scalar(dtype, args.number("other") * alpha)})};
-  Value y = graph.cast(args.tensor("other"), dtype);
-  if (alpha != 1) y = graph.op("Mul", {y, graph.scalar(dtype, alpha)});
-  return {graph.op(kOp.text, {x, y})};
+  const Value y =
+      ends_with_scalar(args)
+          ? graph.scalar(dtype, product(dtype, args.number("other"), args.number("alpha")))
+          : multiplied(graph, args, "alpha", dtype, graph.cast(args.tensor("other"), dtype));
+  return {emit_binary(graph, kOp.text, dtype, x, y)};
 }
 
 Values rsub(GraphBuilder& graph, NodeArgs& args) {  // other - alpha * self
   const DType dtype = args.output_type().dtype;
-  Value x = graph.cast(args.tensor("self"), dtype);
-  const double alpha = args.number("alpha");
-  if (alpha != 1) x = graph.op("Mul", {x, graph.scalar(dtype, alpha)});
+  const Value x = multiplied(graph, args, "alpha", dtype, graph.cast(args.tensor("self"), dtype));
   return {graph.op("Sub", {operand(graph, args, "other", dtype, ends_with_scalar(args)), x})};
 }
 
@@ -40,7 +73,8 @@ template <OpName kOp>
 Values binary(GraphBuilder& graph, NodeArgs& args) {
   const DType dtype = args.output_type().dtype;
   const Value x = graph.cast(args.tensor("self"), dtype);
-  return {graph.op(kOp.text, {x, operand(graph, args, "other", dtype, ends_with_scalar(args))})};
+  const Value y = operand(graph, args, "other", dtype, ends_with_scalar(args));
+  return {emit_binary(graph, kOp.text, dtype, x, y)};
 }
 
 // x rounded towards zero.
@@ -112,12 +146,12 @@ Values remainder(GraphBuilder& graph, NodeArgs& args) {  // the sign of the divi
 Values pow(GraphBuilder& graph, NodeArgs& args) {
   const DType dtype = args.output_type().dtype;
   if (args.op().ends_with(".Scalar")) {  // a number to the power of a tensor
-    const Value base = graph.scalar(dtype, args.number("self"));
+    const Value base = operand(graph, args, "self", dtype, true);
     return {graph.op("Pow", {base, graph.cast(args.tensor("exponent"), dtype)})};
   }
   const Value x = graph.cast(args.tensor("self"), dtype);
-  return {graph.op(
-      "Pow", {x, operand(graph, args, "exponent", dtype, args.op().ends_with(".Tensor_Scalar"))})};
+  const bool scalar = args.op().ends_with(".Tensor_Scalar");
+  return {graph.op("Pow", {x, stored_operand(graph, args, "exponent", dtype, scalar)})};
 }
 
 Values rsqrt(GraphBuilder& graph, NodeArgs& args) {
@@ -146,10 +180,8 @@ Values where_true(GraphBuilder& graph, NodeArgs& args) {
   const Value rows = graph.op("NonZero", {condition});
   Values indices;
   for (int64_t row = 0; row < rank; ++row) {
-    indices.push_back(graph.op("Gather",
-                               {rows, graph.scalar(DType::kInt64, static_cast<double>(row))},
-                               {{"axis", int64_t{0}}}));
-    set_dims(graph, indices.back(), {-1});
+    indices.push_back(
+        graph.op("Gather", {rows, graph.scalar(DType::kInt64, row)}, {{"axis", int64_t{0}}}));
   }
   return indices;
 }
@@ -160,8 +192,10 @@ Values where(GraphBuilder& graph, NodeArgs& args) {
   const Value condition = graph.cast(args.tensor("condition"), DType::kBool);
   const std::string op = args.op();
   const bool scalars = op.ends_with(".Scalar");
-  const Value x = operand(graph, args, "self", dtype, scalars || op.ends_with(".ScalarSelf"));
-  const Value y = operand(graph, args, "other", dtype, scalars || op.ends_with(".ScalarOther"));
+  const bool self = scalars || op.ends_with(".ScalarSelf");
+  const bool other = scalars || op.ends_with(".ScalarOther");
+  const Value x = stored_operand(graph, args, "self", dtype, self);
+  const Value y = stored_operand(graph, args, "other", dtype, other);
   return {graph.op("Where", {condition, x, y})};
 }
 
@@ -169,8 +203,8 @@ Values masked_fill(GraphBuilder& graph, NodeArgs& args) {
   const DType dtype = args.output_type().dtype;
   const Value x = graph.cast(args.tensor("self"), dtype);
   const Value mask = graph.cast(args.tensor("mask"), DType::kBool);
-  return {
-      graph.op("Where", {mask, operand(graph, args, "value", dtype, ends_with_scalar(args)), x})};
+  const Value value = stored_operand(graph, args, "value", dtype, ends_with_scalar(args));
+  return {graph.op("Where", {mask, value, x})};
 }
 
 // aten::to in all its overloads, type_as: the recorded element type is what they ask for.
@@ -222,16 +256,20 @@ constexpr Symbolic kRows[] = {
     {"aten::clamp", 10, clamp, "Clip, Max, Min"},
     {"aten::clamp_min", 10, clamp, "Clip, Max, Min"},
     {"aten::clamp_max", 10, clamp, "Clip, Max, Min"},
-    {"aten::where", 10, where, "Where, NonZero"},
-    {"aten::masked_fill", 10, masked_fill, "Where"},
-    {"aten::to", 10, to, "Cast"},
+    {"aten::where", 10, where, "NonZero, Gather", kShapeFromData},
+    {"aten::where.self", 10, where, "Where"},
+    {"aten::where.ScalarSelf", 10, where, "Where"},
+    {"aten::where.ScalarOther", 10, where, "Where"},
+    {"aten::where.Scalar", 10, where, "Where"},
+    {"aten::masked_fill", 10, masked_fill, "Where", kKeepsElementType},
+    {"aten::to", 10, to, "Cast", kMayCopy},
     {"aten::type_as", 10, to, "Cast"},
-    {"aten::contiguous", 10, pass_through, "(no node)"},
-    {"aten::clone", 10, pass_through, "(no node)"},
-    {"aten::detach", 10, pass_through, "(no node)"},
-    {"aten::alias", 10, pass_through, "(no node)"},
-    {"aten::positive", 10, pass_through, "(no node)"},
-    {"aten::lift_fresh", 10, pass_through, "(no node)"},
+    {"aten::contiguous", 10, pass_through, "(no node)", kMovesElements | kMayCopy},
+    {"aten::clone", 10, pass_through, "(no node)", kMovesElements},
+    {"aten::detach", 10, pass_through, "(no node)", kMovesElements},
+    {"aten::alias", 10, pass_through, "(no node)", kMovesElements},
+    {"aten::positive", 10, pass_through, "(no node)", kMovesElements},
+    {"aten::lift_fresh", 10, pass_through, "(no node)", kMovesElements},
 };
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "symbolic/graph/element_types.h"
 #include "symbolic/symbolics/onnx_forms.h"
 #include "symbolic/symbolics/registry.h"
 #include "symbolic/symbolics/torch_rules.h"
@@ -23,7 +24,7 @@ Value swap_last_two(GraphBuilder& graph, const Value& x, int64_t rank) {
 
 // Dimension `dim` of x, counted from the end, as a 0-d int64 value.
 Value size_from_end(GraphBuilder& graph, const Value& x, int64_t rank, int64_t from_end) {
-  const Value index = graph.scalar(DType::kInt64, static_cast<double>(rank - from_end));
+  const Value index = graph.scalar(DType::kInt64, rank - from_end);
   return graph.op("Gather", {graph.op("Shape", {x}), index}, {{"axis", int64_t{0}}});
 }
 
@@ -87,8 +88,8 @@ Values scaled_dot_product_attention(GraphBuilder& graph, NodeArgs& args) {
   const Value value = args.tensor("value");
   const Value mask = args.optional_tensor("attn_mask");
   const bool causal = args.boolean("is_causal");
-  if (const double dropout = args.number("dropout_p"); dropout != 0) {
-    args.unsupported("dropout_p", std::to_string(dropout), "dropout is random",
+  if (const double dropout = args.real("dropout_p"); dropout != 0) {
+    args.unsupported("dropout_p", number_text(dropout), "dropout is random",
                      "pass dropout_p=0.0 in eval mode");
   }
   if (args.has("enable_gqa") && args.boolean("enable_gqa")) {
@@ -99,7 +100,7 @@ Values scaled_dot_product_attention(GraphBuilder& graph, NodeArgs& args) {
   const auto rank = static_cast<int64_t>(dims.size());
   const DType dtype = args.output_type().dtype;
   double scale = 0;
-  if (const std::optional<double> given = args.optional_number("scale")) {
+  if (const std::optional<double> given = args.optional_real("scale")) {
     scale = *given;
   } else if (dims.back() > 0) {
     scale = 1 / std::sqrt(static_cast<double>(dims.back()));
@@ -183,7 +184,7 @@ Values encoder_layer(GraphBuilder& graph, NodeArgs& args) {
   const int64_t width = args.integer("embed_dim");
   const int64_t heads = args.integer("num_heads");
   const bool norm_first = args.boolean("norm_first");
-  const double epsilon = args.number("eps");
+  const double epsilon = args.real("eps");
   refuse_fused_mask(args);
   const auto norm = [&](const Value& value, const char* weight, const char* bias) {
     return emit_layer_norm(graph, value, 3, {width}, args.tensor(weight), args.tensor(bias),

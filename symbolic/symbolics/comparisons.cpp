@@ -9,12 +9,15 @@ namespace qcdq {
 
 namespace {
 
+using enum OpTraits;
+
 // Both sides of a comparison in the type in which torch compares them.
 std::pair<Value, Value> compared(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   if (ends_with_scalar(args)) {
-    const DType dtype = result_type(graph.type(x).dtype, args.number_is_integer("other"));
-    return {graph.cast(x, dtype), graph.scalar(dtype, args.number("other"))};
+    const Number other = args.number("other");
+    const DType dtype = result_type(graph.type(x).dtype, other);
+    return {graph.cast(x, dtype), graph.scalar(dtype, cast_number(dtype, other))};
   }
   const Value y = args.tensor("other");
   const DType dtype = result_type(graph, x, y);
@@ -51,16 +54,17 @@ Values logical_not(GraphBuilder& graph, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
-    {"aten::eq", 10, comparison<"Equal">, "Equal"},
-    {"aten::ne", 10, not_equal, "Equal, Not"},
-    {"aten::lt", 10, comparison<"Less">, "Less"},
-    {"aten::gt", 10, comparison<"Greater">, "Greater"},
-    {"aten::le", 10, or_equal<"Less">, "LessOrEqual; below 12: Less, Equal, Or"},
-    {"aten::ge", 10, or_equal<"Greater">, "GreaterOrEqual; below 12: Greater, Equal, Or"},
-    {"aten::logical_and", 10, logical<"And">, "And"},
-    {"aten::logical_or", 10, logical<"Or">, "Or"},
-    {"aten::logical_xor", 10, logical<"Xor">, "Xor"},
-    {"aten::logical_not", 10, logical_not, "Not"},
+    {"aten::eq", 10, comparison<"Equal">, "Equal", kBoolResult},
+    {"aten::ne", 10, not_equal, "Equal, Not", kBoolResult},
+    {"aten::lt", 10, comparison<"Less">, "Less", kBoolResult},
+    {"aten::gt", 10, comparison<"Greater">, "Greater", kBoolResult},
+    {"aten::le", 10, or_equal<"Less">, "LessOrEqual; below 12: Less, Equal, Or", kBoolResult},
+    {"aten::ge", 10, or_equal<"Greater">, "GreaterOrEqual; below 12: Greater, Equal, Or",
+     kBoolResult},
+    {"aten::logical_and", 10, logical<"And">, "And", kBoolResult},
+    {"aten::logical_or", 10, logical<"Or">, "Or", kBoolResult},
+    {"aten::logical_xor", 10, logical<"Xor">, "Xor", kBoolResult},
+    {"aten::logical_not", 10, logical_not, "Not", kBoolResult},
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Symbolic functions of ops that make tensors: full, zeros, ones and their _like and new_ forms,
 // arange, tril and triu. Shapes may be known only at run time.
+#include "symbolic/graph/element_types.h"
 #include "symbolic/symbolics/onnx_forms.h"
 #include "symbolic/symbolics/registry.h"
 
@@ -7,19 +8,14 @@ namespace qcdq {
 
 namespace {
 
+using enum OpTraits;
+
 void ignore_options(NodeArgs& args) {
   for (const char* name :
        {"dtype", "layout", "device", "pin_memory", "memory_format", "requires_grad"}) {
     if (args.has(name))
       args.ignore(name, "the recorded type has the element type; the rest has no meaning in ONNX");
   }
-}
-
-// A 1-element constant, which ConstantOfShape takes as its value.
-TensorData one_element(GraphBuilder& graph, DType dtype, double number) {
-  TensorData data = *graph.constant_data(graph.scalar(dtype, number));
-  data.dims = {1};
-  return data;
 }
 
 // The shape of the output: as recorded, else that of `self`, or the argument `size`.
@@ -36,23 +32,24 @@ Value shape_of_output(GraphBuilder& graph, NodeArgs& args) {
   return args.ints_value("size");
 }
 
-Values constant_of(GraphBuilder& graph, NodeArgs& args, double number) {
+Values filled(GraphBuilder& graph, NodeArgs& args, const Number& number) {
   ignore_options(args);
   const Value shape = shape_of_output(graph, args);
+  const DType dtype = args.output_type().dtype;
   return {graph.op("ConstantOfShape", {shape},
-                   {{"value", one_element(graph, args.output_type().dtype, number)}})};
+                   {{"value", repeated_data(dtype, 1, stored_number(dtype, number))}})};
 }
 
-Values zeros(GraphBuilder& graph, NodeArgs& args) { return constant_of(graph, args, 0); }
-Values ones(GraphBuilder& graph, NodeArgs& args) { return constant_of(graph, args, 1); }
+Values zeros(GraphBuilder& graph, NodeArgs& args) { return filled(graph, args, 0); }
+Values ones(GraphBuilder& graph, NodeArgs& args) { return filled(graph, args, 1); }
 
 Values full(GraphBuilder& graph, NodeArgs& args) {
-  return constant_of(graph, args, args.number("fill_value"));
+  return filled(graph, args, args.number("fill_value"));
 }
 
 // fill: `self` with every element replaced; the element type stays.
 Values fill(GraphBuilder& graph, NodeArgs& args) {
-  if (args.op().ends_with(".Scalar")) return constant_of(graph, args, args.number("value"));
+  if (args.op().ends_with(".Scalar")) return filled(graph, args, args.number("value"));
   const Value value = graph.cast(args.tensor("value"), args.output_type().dtype);
   return {graph.op("Expand", {value, shape_of_output(graph, args)})};
 }
@@ -61,7 +58,7 @@ Values arange(GraphBuilder& graph, NodeArgs& args) {
   if (std::optional<TensorData> known = args.evaluate()) return {graph.constant(*std::move(known))};
   ignore_options(args);
   const DType dtype = args.output_type().dtype;
-  const auto number = [&](const char* name, double otherwise) {
+  const auto number = [&](const char* name, int64_t otherwise) {
     if (!args.has(name)) return graph.scalar(DType::kInt64, otherwise);
     const Value value = args.integer_value(name);
     if (graph.type(value).dtype != DType::kInt64) {
@@ -77,7 +74,7 @@ Values arange(GraphBuilder& graph, NodeArgs& args) {
 template <int64_t kUpper>
 Values triangle(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
-  const Value diagonal = graph.scalar(DType::kInt64, static_cast<double>(args.integer("diagonal")));
+  const Value diagonal = graph.scalar(DType::kInt64, args.integer("diagonal"));
   return {graph.op("Trilu", {x, diagonal}, {{"upper", kUpper}})};
 }
 
@@ -90,12 +87,19 @@ constexpr Symbolic kRows[] = {
     {"aten::ones_like", 10, ones, "ConstantOfShape"},
     {"aten::new_ones", 10, ones, "ConstantOfShape"},
     {"aten::full", 10, full, "ConstantOfShape"},
-    {"aten::full_like", 10, full, "ConstantOfShape"},
+    {"aten::full_like", 10, full, "ConstantOfShape", kKeepsElementType},
     {"aten::new_full", 10, full, "ConstantOfShape"},
-    {"aten::fill", 10, fill, "ConstantOfShape, Expand"},
+    {"aten::fill", 10, fill, "ConstantOfShape, Expand", kKeepsElementType},
     {"aten::arange", 11, arange, "Range"},
     {"aten::tril", 14, triangle<0>, "Trilu"},
     {"aten::triu", 14, triangle<1>, "Trilu"},
+    facts_of("aten::empty", kNeverFold),
+    facts_of("aten::empty_like", kNeverFold),
+    facts_of("aten::empty_strided", kNeverFold),
+    facts_of("aten::empty_permuted", kNeverFold),
+    facts_of("aten::empty_quantized", kNeverFold),
+    facts_of("aten::new_empty", kNeverFold),
+    facts_of("aten::new_empty_strided", kNeverFold),
 };
 
 }  // namespace

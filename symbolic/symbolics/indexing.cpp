@@ -11,16 +11,15 @@ namespace qcdq {
 
 namespace {
 
+using enum OpTraits;
+
 Value concat(GraphBuilder& graph, const Values& parts, int64_t axis) {
   return parts.size() == 1 ? parts[0] : graph.op("Concat", parts, {{"axis", axis}});
 }
 
 // Row `row` of the [rank, n] that NonZero gives.
 Value row_of(GraphBuilder& graph, const Value& rows, int64_t row) {
-  const Value y = graph.op("Gather", {rows, graph.scalar(DType::kInt64, static_cast<double>(row))},
-                           {{"axis", int64_t{0}}});
-  set_dims(graph, y, {-1});
-  return y;
+  return graph.op("Gather", {rows, graph.scalar(DType::kInt64, row)}, {{"axis", int64_t{0}}});
 }
 
 // One index tensor for each indexed dimension: x[i, None, mask] has i at 0 and, for a mask of rank
@@ -86,7 +85,6 @@ Value stacked(GraphBuilder& graph, NodeArgs& args, const Indices& indices, int64
   Values parts;
   for (const Value& index : indices.values) {
     const Value whole = same ? index : graph.op("Expand", {index, shape});
-    set_dims(graph, whole, std::vector<int64_t>(static_cast<size_t>(rank), -1));
     parts.push_back(emit_unsqueeze(graph, whole, {rank}));
   }
   return concat(graph, parts, rank);
@@ -291,20 +289,32 @@ Values repeat(GraphBuilder& graph, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
-    {"aten::index.Tensor", 11, index, "Gather, GatherND, NonZero, ..."},
-    {"aten::index_put", 11, index_put, "ScatterND, Where, ..."},
-    {"aten::select.int", 10, select, "Gather"},
-    {"aten::index_select", 10, index_select, "Gather"},
-    {"aten::gather", 11, gather, "GatherElements"},
+    {"aten::index.Tensor", 11, index, "Gather, GatherND, NonZero, ...", kMovesElements},
+    {"aten::index_put", 11, index_put, "ScatterND, Where, ...", kKeepsElementType},
+    {"aten::select.int", 10, select, "Gather", kMovesElements},
+    {"aten::index_select", 10, index_select, "Gather", kMovesElements},
+    {"aten::gather", 11, gather, "GatherElements", kMovesElements},
     {"aten::topk", 11, topk, "TopK"},
     {"aten::sort", 11, sorted, "TopK"},
     {"aten::sort.stable", 11, sorted, "TopK"},
     {"aten::argsort", 11, argsort, "TopK"},
     {"aten::argsort.stable", 11, argsort, "TopK"},
-    {"aten::roll", 10, roll, "Slice, Concat"},
-    {"aten::flip", 10, flip, "Slice"},
-    {"aten::nonzero", 10, nonzero, "NonZero, Transpose"},
-    {"aten::repeat", 10, repeat, "Tile"},
+    {"aten::roll", 10, roll, "Slice, Concat", kMovesElements},
+    {"aten::flip", 10, flip, "Slice", kMovesElements},
+    {"aten::nonzero", 10, nonzero, "NonZero, Transpose", kShapeFromData},
+    {"aten::repeat", 10, repeat, "Tile", kMovesElements},
+    facts_of("aten::argwhere", kShapeFromData),
+    facts_of("aten::nonzero_numpy", kShapeFromData),
+    facts_of("aten::masked_select", kShapeFromData),
+    facts_of("aten::_unique", kShapeFromData),
+    facts_of("aten::_unique2", kShapeFromData),
+    facts_of("aten::unique_dim", kShapeFromData),
+    facts_of("aten::unique_consecutive", kShapeFromData),
+    facts_of("aten::unique_dim_consecutive", kShapeFromData),
+    facts_of("aten::bincount", kShapeFromData),
+    facts_of("aten::repeat_interleave.Tensor", kShapeFromData),
+    facts_of("aten::repeat_interleave.self_Tensor", kShapeFromData),
+    facts_of("torchvision::nms", kShapeFromData),
 };
 
 }  // namespace

@@ -13,9 +13,9 @@ Values linear(GraphBuilder& graph, NodeArgs& args) {
   const Value weight = args.tensor("weight");
   const Value bias = args.optional_tensor("bias");
   const int64_t weight_rank = rank_of(graph, args, "weight", weight);
-  // Gemm's C is optional from opset 11.
+  // Gemm's C is optional from opset 11. Runtimes have MatMul of integers, and no Gemm of them.
   if (rank_of(graph, args, "input", x) == 2 && weight_rank == 2 &&
-      (bias.present() || graph.opset() >= 11)) {
+      is_floating(graph.type(x).dtype) && (bias.present() || graph.opset() >= 11)) {
     return {graph.op("Gemm", {x, weight, bias}, {{"transB", int64_t{1}}})};
   }
   const Value product =
@@ -24,16 +24,34 @@ Values linear(GraphBuilder& graph, NodeArgs& args) {
   return {graph.op("Add", {product, bias})};
 }
 
+// beta * self + alpha * a @ b
+Values product_and_sum(GraphBuilder& graph, NodeArgs& args, const Value& a, const Value& b) {
+  const DType dtype = args.output_type().dtype;
+  const auto times = [&](const Value& x, const Number& factor) {
+    if (to_double(factor) == 1) return x;
+    return graph.op("Mul", {x, graph.scalar(dtype, stored_number(dtype, factor))});
+  };
+  const Value added = args.tensor("self");
+  const Number beta = args.number("beta");
+  const Value product = times(graph.op("MatMul", {a, b}), args.number("alpha"));
+  if (to_double(beta) == 0) return {product};  // self is not read: NaN in it does not spread
+  return {graph.op("Add", {times(added, beta), product})};
+}
+
 Values addmm(GraphBuilder& graph, NodeArgs& args) {
-  const Value c = args.tensor("self");
   const Value a = args.tensor("mat1");
   const Value b = args.tensor("mat2");
+  const double alpha = args.real("alpha");
+  const double beta = args.real("beta");
+  const auto narrow_alpha = static_cast<float>(alpha);
+  const auto narrow_beta = static_cast<float>(beta);
+  const DType dtype = args.output_type().dtype;
+  const bool exact = dtype != DType::kFloat64 || (narrow_alpha == alpha && narrow_beta == beta);
+  if (!is_floating(dtype) || !exact) return product_and_sum(graph, args, a, b);
   Attributes attributes;
-  if (const double alpha = args.number("alpha"); alpha != 1)
-    attributes.emplace_back("alpha", static_cast<float>(alpha));
-  if (const double beta = args.number("beta"); beta != 1)
-    attributes.emplace_back("beta", static_cast<float>(beta));
-  return {graph.op("Gemm", {a, b, c}, attributes)};
+  if (alpha != 1) attributes.emplace_back("alpha", narrow_alpha);
+  if (beta != 1) attributes.emplace_back("beta", narrow_beta);
+  return {graph.op("Gemm", {a, b, args.tensor("self")}, attributes)};
 }
 
 Values matmul(GraphBuilder& graph, NodeArgs& args) {
@@ -41,17 +59,9 @@ Values matmul(GraphBuilder& graph, NodeArgs& args) {
   return {graph.op("MatMul", {x, args.tensor(args.has("other") ? "other" : "mat2")})};
 }
 
-// beta * self + alpha * batch1 @ batch2
 Values baddbmm(GraphBuilder& graph, NodeArgs& args) {
-  const DType dtype = args.output_type().dtype;
-  Value product = graph.op("MatMul", {args.tensor("batch1"), args.tensor("batch2")});
-  if (const double alpha = args.number("alpha"); alpha != 1)
-    product = graph.op("Mul", {product, graph.scalar(dtype, alpha)});
-  const double beta = args.number("beta");
-  Value added = args.tensor("self");
-  if (beta == 0) return {product};  // self is not read: NaN in it does not spread
-  if (beta != 1) added = graph.op("Mul", {added, graph.scalar(dtype, beta)});
-  return {graph.op("Add", {added, product})};
+  const Value a = args.tensor("batch1");
+  return product_and_sum(graph, args, a, args.tensor("batch2"));
 }
 
 Values einsum(GraphBuilder& graph, NodeArgs& args) {
@@ -71,7 +81,7 @@ Values embedding(GraphBuilder& graph, NodeArgs& args) {
 
 constexpr Symbolic kRows[] = {
     {"aten::linear", 10, linear, "Gemm, MatMul, Add"},
-    {"aten::addmm", 10, addmm, "Gemm"},
+    {"aten::addmm", 10, addmm, "Gemm; of integers: MatMul, Mul, Add"},
     {"aten::matmul", 10, matmul, "MatMul"},
     {"aten::mm", 10, matmul, "MatMul"},
     {"aten::bmm", 10, matmul, "MatMul"},

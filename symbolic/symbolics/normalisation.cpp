@@ -32,7 +32,7 @@ Values batch_norm_of_batch(GraphBuilder& graph, NodeArgs& args) {
         "InstanceNormalization",
         {channels_second, weight.present() ? weight : constant_of(graph, dtype, dims[1], 1),
          bias.present() ? bias : constant_of(graph, dtype, dims[1], 0)},
-        {{"epsilon", static_cast<float>(args.number("eps"))}});
+        {{"epsilon", static_cast<float>(args.real("eps"))}});
   };
   if (dims[0] == 1 && rank > 2) return {normal(x)};
   std::vector<int64_t> swap(rank);
@@ -64,7 +64,7 @@ Values batch_norm(GraphBuilder& graph, NodeArgs& args) {
   return {graph.op("BatchNormalization",
                    {x, weight.present() ? weight : constant_of(graph, dtype, channels, 1),
                     bias.present() ? bias : constant_of(graph, dtype, channels, 0), mean, variance},
-                   {{"epsilon", static_cast<float>(args.number("eps"))}})};
+                   {{"epsilon", static_cast<float>(args.real("eps"))}})};
 }
 
 Values normalized_layer(GraphBuilder& graph, NodeArgs& args) {
@@ -72,7 +72,7 @@ Values normalized_layer(GraphBuilder& graph, NodeArgs& args) {
   const std::vector<int64_t> shape = args.ints("normalized_shape");
   const Value weight = args.optional_tensor("weight");
   const Value bias = args.optional_tensor("bias");
-  const double epsilon = args.number("eps");
+  const double epsilon = args.real("eps");
   args.ignore("cudnn_enable", "chooses a CUDA kernel");
   const int64_t rank = rank_of(graph, args, "input", x);
   return {emit_layer_norm(graph, x, rank, shape, weight, bias, epsilon)};
@@ -103,7 +103,7 @@ Values group_norm(GraphBuilder& graph, NodeArgs& args) {
   const Value normal = graph.op(
       "InstanceNormalization",
       {grouped, constant_of(graph, dtype, groups, 1), constant_of(graph, dtype, groups, 0)},
-      {{"epsilon", static_cast<float>(args.number("eps"))}});
+      {{"epsilon", static_cast<float>(args.real("eps"))}});
   Value y = graph.op("Reshape", {normal, graph.op("Shape", {x})});
   if (weight.present()) y = graph.op("Mul", {y, per_channel(graph, weight, dims[1], rank)});
   if (bias.present()) y = graph.op("Add", {y, per_channel(graph, bias, dims[1], rank)});
@@ -121,7 +121,7 @@ Values instance_norm(GraphBuilder& graph, NodeArgs& args) {
   const Value bias = args.optional_tensor("bias");
   const Value scale = weight.present() ? weight : constant_of(graph, dtype, dims[1], 1);
   const Value shift = bias.present() ? bias : constant_of(graph, dtype, dims[1], 0);
-  const Attributes epsilon = {{"epsilon", static_cast<float>(args.number("eps"))}};
+  const Attributes epsilon = {{"epsilon", static_cast<float>(args.real("eps"))}};
   args.ignore("momentum", "running statistics are frozen");
   args.ignore("cudnn_enabled", "chooses a CUDA kernel");
   if (args.boolean("use_input_stats")) {

@@ -1,41 +1,24 @@
-// The functions of symbolics/onnx_forms.h. Each builds the form that the target opset has, and
-// notes the dimensions of its result where ONNX's schema does not tell them.
+// The functions of symbolics/onnx_forms.h. Each builds the form that the target opset has.
 #include "symbolic/symbolics/onnx_forms.h"
 
 #include <cmath>
 #include <numbers>
 #include <numeric>
 
+#include "symbolic/graph/element_types.h"
 #include "symbolic/graph/graph_builder.h"
 #include "symbolic/symbolics/torch_rules.h"
 
 namespace qcdq {
 
 Value emit_unsqueeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes) {
-  const TensorType type = graph.type(x);
-  Value y = graph.opset() >= 13 ? graph.op("Unsqueeze", {x, graph.ints(axes)})
-                                : graph.op("Unsqueeze", {x}, {{"axes", axes}});
-  if (type.ranked) {
-    std::sort(axes.begin(), axes.end());
-    std::vector<int64_t> dims = type.dims;
-    for (int64_t axis : axes) dims.insert(dims.begin() + axis, 1);
-    set_dims(graph, y, std::move(dims));
-  }
-  return y;
+  return graph.opset() >= 13 ? graph.op("Unsqueeze", {x, graph.ints(axes)})
+                             : graph.op("Unsqueeze", {x}, {{"axes", axes}});
 }
 
 Value emit_squeeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axes) {
-  const TensorType type = graph.type(x);
-  Value y = graph.opset() >= 13 ? graph.op("Squeeze", {x, graph.ints(axes)})
-                                : graph.op("Squeeze", {x}, {{"axes", axes}});
-  if (type.ranked) {
-    std::vector<int64_t> dims;
-    for (int64_t d = 0; d < type.rank(); ++d) {
-      if (std::find(axes.begin(), axes.end(), d) == axes.end()) dims.push_back(type.dims[d]);
-    }
-    set_dims(graph, y, std::move(dims));
-  }
-  return y;
+  return graph.opset() >= 13 ? graph.op("Squeeze", {x, graph.ints(axes)})
+                             : graph.op("Squeeze", {x}, {{"axes", axes}});
 }
 
 Value emit_reduce(GraphBuilder& graph, std::string_view op, const Value& x,
@@ -48,40 +31,53 @@ Value emit_reduce(GraphBuilder& graph, std::string_view op, const Value& x,
   return graph.op(op, {x}, attributes);
 }
 
-Value emit_clip(GraphBuilder& graph, const Value& x, std::optional<double> lowest,
-                std::optional<double> highest) {
+// A number of type dtype as an attribute, which is a float32: what opsets before 11 have.
+static float float_attribute(GraphBuilder& graph, DType dtype, const Number& value) {
+  const TensorData data = scalar_data(dtype, value);
+  const double exact = Elements<double>(data)[0];
+  const auto narrow = static_cast<float>(exact);
+  if (narrow != exact && !std::isnan(exact)) {
+    throw UnsupportedOp({.op = graph.state().torch_op,
+                         .value = number_text(value),
+                         .opset = graph.opset(),
+                         .reason = "a number of type " + std::string(dtype_name(dtype)) +
+                                   " that no float32 attribute holds",
+                         .hint = "export with --opset 11 or newer"});
+  }
+  return narrow;
+}
+
+Value emit_clip(GraphBuilder& graph, const Value& x, std::optional<Number> lowest,
+                std::optional<Number> highest) {
+  const DType dtype = graph.type(x).dtype;
+  if (!is_floating(dtype)) {
+    const CodeRange range = integer_range(dtype);
+    if (lowest && to_double(*lowest) < static_cast<double>(range.min)) lowest.reset();
+    if (highest && to_double(*highest) > static_cast<double>(range.max)) highest.reset();
+  }
+  if (!lowest && !highest) return x;
   if (graph.opset() >= 11) {
-    const DType dtype = graph.type(x).dtype;
     const Value low = lowest ? graph.scalar(dtype, *lowest) : Value{};
     const Value high = highest ? graph.scalar(dtype, *highest) : Value{};
     return graph.op("Clip", {x, low, high});
   }
   Attributes attributes;
-  if (lowest) attributes.emplace_back("min", static_cast<float>(*lowest));
-  if (highest) attributes.emplace_back("max", static_cast<float>(*highest));
+  if (lowest) attributes.emplace_back("min", float_attribute(graph, dtype, *lowest));
+  if (highest) attributes.emplace_back("max", float_attribute(graph, dtype, *highest));
   return graph.op("Clip", {x}, attributes);
 }
 
 Value emit_pad(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& pads,
-               const std::string& mode, double value) {
-  const TensorType type = graph.type(x);
-  Value y;
+               const std::string& mode, const Number& value) {
+  const DType dtype = graph.type(x).dtype;
+  const bool constant = mode == "constant";
   if (graph.opset() >= 11) {
-    const Value fill = mode == "constant" ? graph.scalar(type.dtype, value) : Value{};
-    y = graph.op("Pad", {x, graph.ints(pads), fill}, {{"mode", mode}});
-  } else {
-    Attributes attributes = {{"mode", mode}, {"pads", pads}};
-    if (mode == "constant") attributes.emplace_back("value", static_cast<float>(value));
-    y = graph.op("Pad", {x}, attributes);
+    const Value fill = constant ? graph.scalar(dtype, stored_number(dtype, value)) : Value{};
+    return graph.op("Pad", {x, graph.ints(pads), fill}, {{"mode", mode}});
   }
-  if (type.ranked) {
-    std::vector<int64_t> dims = type.dims;
-    for (size_t d = 0; d < dims.size(); ++d) {
-      if (dims[d] >= 0) dims[d] += pads[d] + pads[d + dims.size()];
-    }
-    set_dims(graph, y, std::move(dims));
-  }
-  return y;
+  Attributes attributes = {{"mode", mode}, {"pads", pads}};
+  if (constant) attributes.emplace_back("value", float_attribute(graph, dtype, value));
+  return graph.op("Pad", {x}, attributes);
 }
 
 Values emit_split(GraphBuilder& graph, const Value& x, int64_t axis,
@@ -105,9 +101,7 @@ Value emit_reshape(GraphBuilder& graph, const Value& x, const std::vector<int64_
     }
     attributes.emplace_back("allowzero", int64_t{1});
   }
-  const Value y = graph.op("Reshape", {x, graph.ints(dims)}, attributes);
-  set_dims(graph, y, dims);
-  return y;
+  return graph.op("Reshape", {x, graph.ints(dims)}, attributes);
 }
 
 Value emit_slice(GraphBuilder& graph, const Value& x, int64_t axis, const Value& start,
@@ -120,14 +114,7 @@ Value emit_slice(GraphBuilder& graph, const Value& x, int64_t axis, int64_t star
 }
 
 Value emit_transpose(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& permutation) {
-  const TensorType type = graph.type(x);
-  const Value y = graph.op("Transpose", {x}, {{"perm", permutation}});
-  if (type.ranked) {
-    std::vector<int64_t> dims;
-    for (int64_t axis : permutation) dims.push_back(type.dims[axis]);
-    set_dims(graph, y, std::move(dims));
-  }
-  return y;
+  return graph.op("Transpose", {x}, {{"perm", permutation}});
 }
 
 Value emit_softmax(GraphBuilder& graph, std::string_view op, const Value& x, int64_t axis,
@@ -173,7 +160,7 @@ Value emit_layer_norm(GraphBuilder& graph, const Value& x, int64_t rank,
 Value emit_gelu(GraphBuilder& graph, const Value& x, const std::string& approximate) {
   if (graph.opset() >= 20) return graph.op("Gelu", {x}, {{"approximate", approximate}});
   const DType dtype = graph.type(x).dtype;
-  auto number = [&](double value) { return graph.scalar(dtype, value); };
+  const auto number = [&](double value) { return graph.scalar(dtype, value); };
   Value inner;
   if (approximate == "none") {
     inner = graph.op("Erf", {graph.op("Div", {x, number(std::numbers::sqrt2)})});
@@ -186,20 +173,8 @@ Value emit_gelu(GraphBuilder& graph, const Value& x, const std::string& approxim
   return graph.op("Mul", {weighted, number(0.5)});
 }
 
-Value constant_of(GraphBuilder& graph, DType dtype, int64_t count, double value) {
-  if (dtype == DType::kFloat32) {
-    return graph.constant(TensorData::from<float>(
-        dtype, {count}, std::vector<float>(count, static_cast<float>(value))));
-  }
-  if (dtype == DType::kFloat64)
-    return graph.constant(
-        TensorData::from<double>(dtype, {count}, std::vector<double>(count, value)));
-  const Value one =
-      graph.scalar(dtype, value);  // 16-bit types: repeat the one that scalar() rounded
-  const TensorData& data = *graph.constant_data(one);
-  const auto bits = *static_cast<const uint16_t*>(data.data.get());
-  return graph.constant(
-      TensorData::from<uint16_t>(dtype, {count}, std::vector<uint16_t>(count, bits)));
+Value constant_of(GraphBuilder& graph, DType dtype, int64_t count, const Number& value) {
+  return graph.constant(repeated_data(dtype, count, value));
 }
 
 std::vector<int64_t> begins_and_ends(const std::vector<int64_t>& begins,

@@ -38,12 +38,12 @@ Value emit_squeeze(GraphBuilder& graph, const Value& x, std::vector<int64_t> axe
 /// op: ReduceMean, ReduceSum, ReduceMax, ... Empty axes: all of them.
 Value emit_reduce(GraphBuilder& graph, std::string_view op, const Value& x,
                   const std::vector<int64_t>& axes, bool keepdims);
-/// Bounds that are not given leave that side open.
-Value emit_clip(GraphBuilder& graph, const Value& x, std::optional<double> lowest,
-                std::optional<double> highest);
+/// Bounds that are not given leave that side open, as do those that no value of x reaches.
+Value emit_clip(GraphBuilder& graph, const Value& x, std::optional<Number> lowest,
+                std::optional<Number> highest);
 /// pads in ONNX order: all begins, then all ends. mode: constant, reflect, edge, wrap.
 Value emit_pad(GraphBuilder& graph, const Value& x, const std::vector<int64_t>& pads,
-               const std::string& mode, double value);
+               const std::string& mode, const Number& value);
 Values emit_split(GraphBuilder& graph, const Value& x, int64_t axis,
                   const std::vector<int64_t>& sizes);
 /// Reshape to constant dims, of which one may be -1.
@@ -67,7 +67,7 @@ Value emit_layer_norm(GraphBuilder& graph, const Value& x, int64_t rank,
 /// approximate: none or tanh. Gelu, or its composition before opset 20.
 Value emit_gelu(GraphBuilder& graph, const Value& x, const std::string& approximate);
 /// A 1-d constant of `count` equal numbers.
-Value constant_of(GraphBuilder& graph, DType dtype, int64_t count, double value);
+Value constant_of(GraphBuilder& graph, DType dtype, int64_t count, const Number& value);
 
 /// ONNX's order of pads.
 std::vector<int64_t> begins_and_ends(const std::vector<int64_t>& begins,

@@ -10,6 +10,8 @@ namespace qcdq {
 
 namespace {
 
+using enum OpTraits;
+
 struct Window {
   std::vector<int64_t> kernel, stride, padding, dilation;
   std::vector<int64_t> end_padding;  // padding + what ceil_mode adds
@@ -161,9 +163,9 @@ Values adaptive_avg_pool(GraphBuilder& graph, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
-    {"aten::max_pool1d", 10, max_pool<1>, "MaxPool"},
-    {"aten::max_pool2d", 10, max_pool<2>, "MaxPool"},
-    {"aten::max_pool3d", 10, max_pool<3>, "MaxPool"},
+    {"aten::max_pool1d", 10, max_pool<1>, "MaxPool", kMovesElements},
+    {"aten::max_pool2d", 10, max_pool<2>, "MaxPool", kMovesElements},
+    {"aten::max_pool3d", 10, max_pool<3>, "MaxPool", kMovesElements},
     {"aten::avg_pool1d", 10, avg_pool<1>, "AveragePool, Pad"},
     {"aten::avg_pool2d", 10, avg_pool<2>, "AveragePool, Pad"},
     {"aten::avg_pool3d", 10, avg_pool<3>, "AveragePool, Pad"},

@@ -11,6 +11,8 @@
 namespace qcdq {
 namespace {
 
+using enum OpTraits;
+
 using Values = std::vector<Value>;
 
 constexpr const char* kTies =
@@ -33,8 +35,8 @@ std::vector<double> zero_points(NodeArgs& args, size_t count) {
 }
 
 CodeRange range_of(NodeArgs& args, DType storage = DType::kUndefined) {
-  const auto low = static_cast<int64_t>(args.number("quant_min"));
-  const auto high = static_cast<int64_t>(args.number("quant_max"));
+  const int64_t low = args.integer("quant_min");
+  const int64_t high = args.integer("quant_max");
   const CodeRange range = with_refusals(args, "input", [&] { return checked_range(low, high); });
   if (storage == DType::kUndefined) return range;
   if (is_floating(storage) || storage == DType::kBool || dtype_bits(storage) > 32) {
@@ -52,8 +54,8 @@ CodeRange range_of(NodeArgs& args, DType storage = DType::kUndefined) {
 }
 
 QuantParams per_tensor_params(NodeArgs& args, CodeRange range) {
-  const double scale = args.number("scale");
-  const double zero_point = args.number("zero_point");
+  const double scale = args.real("scale");
+  const double zero_point = args.real("zero_point");
   return with_refusals(args, "input", [&] {
     return constant_params({scale}, {}, {zero_point}, range, std::nullopt, 0);
   });
@@ -157,22 +159,24 @@ Values dequantize_codes(GraphBuilder& graph, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
-    {"quantized_decomposed::quantize_per_tensor", 10, quantize_per_tensor, "QuantizeLinear, Clip"},
-    {"quantized_decomposed::dequantize_per_tensor", 10, dequantize_per_tensor, "DequantizeLinear"},
-    {"quantized_decomposed::quantize_per_channel", 13, quantize_per_channel,
-     "QuantizeLinear, Clip"},
-    {"quantized_decomposed::dequantize_per_channel", 13, dequantize_per_channel,
-     "DequantizeLinear"},
+    {"quantized_decomposed::quantize_per_tensor", 10, quantize_per_tensor, "QuantizeLinear, Clip",
+     kNeverFold},
+    {"quantized_decomposed::dequantize_per_tensor", 10, dequantize_per_tensor, "DequantizeLinear",
+     kNeverFold},
+    {"quantized_decomposed::quantize_per_channel", 13, quantize_per_channel, "QuantizeLinear, Clip",
+     kNeverFold},
+    {"quantized_decomposed::dequantize_per_channel", 13, dequantize_per_channel, "DequantizeLinear",
+     kNeverFold},
     {"quantized_decomposed::dequantize_per_channel_group", 21, dequantize_per_channel_group,
-     "DequantizeLinear"},
+     "DequantizeLinear", kNeverFold},
     {"quantized_decomposed::fake_quant_per_channel", 13, fake_quant_per_channel,
-     "QuantizeLinear, Clip, DequantizeLinear"},
+     "QuantizeLinear, Clip, DequantizeLinear", kFakeQuantizer},
     {"quantized_decomposed::convert_element_type", 10, convert_element_type, "Cast"},
     {"quantized_decomposed::choose_qparams", 10, dynamic_qparams, "(refused)"},
     {"quantized_decomposed::choose_qparams_symmetric", 10, dynamic_qparams, "(refused)"},
     {"quantized_decomposed::choose_qparams_per_token", 10, dynamic_qparams, "(refused)"},
     {"quantized_decomposed::choose_qparams_per_token_asymmetric", 10, dynamic_qparams, "(refused)"},
-    {"qcdq_onnx::dequantize_codes", 10, dequantize_codes, "DequantizeLinear"},
+    {"qcdq_onnx::dequantize_codes", 10, dequantize_codes, "DequantizeLinear", kNeverFold},
 };
 
 }  // namespace

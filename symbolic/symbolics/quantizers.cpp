@@ -11,6 +11,8 @@
 namespace qcdq {
 namespace {
 
+using enum OpTraits;
+
 using Values = std::vector<Value>;
 
 TensorData constant_tensor(NodeArgs& args, const char* name) {
@@ -28,7 +30,7 @@ TensorData constant_tensor(NodeArgs& args, const char* name) {
 bool flag(NodeArgs& args, const char* name) {
   const std::vector<double> values = read_numbers(constant_tensor(args, name));
   if (values.size() != 1 || (values[0] != 0 && values[0] != 1)) {
-    args.unsupported(name, values.empty() ? "[]" : std::to_string(values[0]),
+    args.unsupported(name, values.empty() ? "[]" : number_text(values[0]),
                      "expected one element, 0 or 1");
   }
   return values[0] == 1;
@@ -136,7 +138,7 @@ Values aten_per_tensor(GraphBuilder& graph, NodeArgs& args) {
   QuantizerRequest quantizer;
   quantizer.aten = true;
   quantizer.range = range_of(args);
-  const double scale = args.number("scale");
+  const double scale = args.real("scale");
   const auto zero_point = static_cast<double>(args.integer("zero_point"));
   quantizer.params = with_refusals(args, "self", [&] {
     return constant_params({scale}, {}, {zero_point}, quantizer.range, std::nullopt, 0);
@@ -197,34 +199,40 @@ Values aten_moving_average(GraphBuilder& graph, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
-    {"qcdq::quantize", 10, quantize, "QuantizeLinear, Clip"},
-    {"qcdq::dequantize", 10, dequantize, "DequantizeLinear"},
-    {"qcdq::fake_quantize", 10, fake_quantize, "QuantizeLinear, Clip, DequantizeLinear"},
+    {"qcdq::quantize", 10, quantize, "QuantizeLinear, Clip", kNeverFold},
+    {"qcdq::dequantize", 10, dequantize, "DequantizeLinear", kNeverFold},
+    {"qcdq::fake_quantize", 10, fake_quantize, "QuantizeLinear, Clip, DequantizeLinear",
+     kFakeQuantizer},
     {"qcdq::fake_quantize_learned", 10, fake_quantize_learned,
-     "QuantizeLinear, Clip, DequantizeLinear"},
+     "QuantizeLinear, Clip, DequantizeLinear", kFakeQuantizer},
     {"qcdq::choose_qparams", 11, choose_qparams, "DynamicQuantizeLinear"},
     {"qcdq::fake_quantize_dynamic", 11, fake_quantize_dynamic,
-     "DynamicQuantizeLinear, DequantizeLinear"},
+     "DynamicQuantizeLinear, DequantizeLinear", kFakeQuantizer},
     {"aten::fake_quantize_per_tensor_affine", 10, aten_per_tensor,
-     "QuantizeLinear, Clip, DequantizeLinear"},
+     "QuantizeLinear, Clip, DequantizeLinear", kFakeQuantizer},
     {"aten::fake_quantize_per_tensor_affine.tensor_qparams", 10, aten_tensor_qparams,
-     "QuantizeLinear, Clip, DequantizeLinear"},
+     "QuantizeLinear, Clip, DequantizeLinear", kFakeQuantizer},
     {"aten::fake_quantize_per_tensor_affine_cachemask", 10, aten_per_tensor,
-     "QuantizeLinear, Clip, DequantizeLinear"},
+     "QuantizeLinear, Clip, DequantizeLinear", kFakeQuantizer},
     {"aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams", 10, aten_tensor_qparams,
-     "QuantizeLinear, Clip, DequantizeLinear"},
+     "QuantizeLinear, Clip, DequantizeLinear", kFakeQuantizer},
     {"aten::fake_quantize_per_channel_affine", 13, aten_per_channel,
-     "QuantizeLinear, Clip, DequantizeLinear"},
+     "QuantizeLinear, Clip, DequantizeLinear", kFakeQuantizer},
     {"aten::fake_quantize_per_channel_affine_cachemask", 13, aten_per_channel,
-     "QuantizeLinear, Clip, DequantizeLinear"},
+     "QuantizeLinear, Clip, DequantizeLinear", kFakeQuantizer},
     {"aten::_fake_quantize_learnable_per_tensor_affine", 10, aten_learnable_per_tensor,
-     "QuantizeLinear, Clip, DequantizeLinear"},
+     "QuantizeLinear, Clip, DequantizeLinear", kFakeQuantizer},
     {"aten::_fake_quantize_learnable_per_channel_affine", 13, aten_learnable_per_channel,
-     "QuantizeLinear, Clip, DequantizeLinear"},
+     "QuantizeLinear, Clip, DequantizeLinear", kFakeQuantizer},
     {"aten::fused_moving_avg_obs_fake_quant", 10, aten_moving_average,
-     "QuantizeLinear, Clip, DequantizeLinear"},
+     "QuantizeLinear, Clip, DequantizeLinear", kFakeQuantizer},
     {"aten::_fused_moving_avg_obs_fq_helper", 10, aten_moving_average,
-     "QuantizeLinear, Clip, DequantizeLinear"},
+     "QuantizeLinear, Clip, DequantizeLinear", kFakeQuantizer},
+    facts_of("aten::quantize_per_tensor", kNeverFold),
+    facts_of("aten::quantize_per_channel", kNeverFold),
+    facts_of("aten::quantize_per_tensor_dynamic", kNeverFold),
+    facts_of("aten::dequantize", kNeverFold),
+    facts_of("aten::_fused_moving_avg_obs_fq_helper_functional", kFakeQuantizer),
 };
 
 }  // namespace

@@ -87,7 +87,7 @@ Values extreme_and_index(GraphBuilder& graph, NodeArgs& args) {
 Values cumsum(GraphBuilder& graph, NodeArgs& args) {
   const Value x = input_of(graph, args);
   const int64_t dim = wrap_dim(args.integer("dim"), rank_of(graph, args, "self", x));
-  return {graph.op("CumSum", {x, graph.scalar(DType::kInt64, static_cast<double>(dim))})};
+  return {graph.op("CumSum", {x, graph.scalar(DType::kInt64, dim)})};
 }
 
 constexpr Symbolic kRows[] = {

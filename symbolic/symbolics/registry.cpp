@@ -9,6 +9,7 @@
 #include <array>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <string_view>
 #include <unordered_map>
 
@@ -104,6 +105,7 @@ Match search(const RowsByName& rows, std::string_view op, std::string_view full,
   for (std::string_view name : {op, full}) {
     const Symbolic* newest = nullptr;
     for (const Symbolic* row : rows.named(name)) {
+      if (!row->converts()) continue;
       match.least_opset = lesser(match.least_opset, row->since_opset);
       if (row->since_opset > opset) continue;
       // >=: of two user rows for the same op the later one wins
@@ -122,11 +124,32 @@ std::string library_of(const Symbolic& row) {
   return std::string(path.substr(path.rfind('/') + 1));
 }
 
+// What the rows for the overload say, or else those for all overloads; nothing where none names it.
+std::optional<OpTraits> search_traits(const RowsByName& rows, std::string_view op,
+                                      std::string_view full) {
+  std::span<const Symbolic* const> found = rows.named(full);
+  if (found.empty()) found = rows.named(op);
+  if (found.empty()) return std::nullopt;
+  OpTraits traits = OpTraits::kNone;
+  for (const Symbolic* row : found) traits = traits | row->traits;
+  return traits;
+}
+
+// A quantiser that a later torch brings must not be computed away before someone writes its row.
+OpTraits unlisted_traits(std::string_view op) {
+  const bool quantizes = op.find("quantize") != op.npos || op.find("fake_quant") != op.npos;
+  return quantizes ? OpTraits::kNeverFold : OpTraits::kNone;
+}
+
+std::string full_name(const std::string& op, const std::string& overload) {
+  return overload.empty() ? op : op + "." + overload;
+}
+
 }  // namespace
 
 const Symbolic* find_symbolic(const std::string& op, const std::string& overload, int64_t opset,
                               int64_t* least_opset) {
-  const std::string full = overload.empty() ? op : op + "." + overload;
+  const std::string full = full_name(op, overload);
   Match user;
   {
     std::lock_guard lock(user_rows().mutex);
@@ -135,6 +158,15 @@ const Symbolic* find_symbolic(const std::string& op, const std::string& overload
   const Match own = search(own_rows(), op, full, opset);
   if (least_opset != nullptr) *least_opset = lesser(user.least_opset, own.least_opset);
   return user.row != nullptr ? user.row : own.row;
+}
+
+OpTraits op_traits(const std::string& op, const std::string& overload) {
+  const std::string full = full_name(op, overload);
+  const std::optional<OpTraits> own = search_traits(own_rows(), op, full);
+  std::lock_guard lock(user_rows().mutex);
+  const std::optional<OpTraits> user = search_traits(user_rows().by_name, op, full);
+  if (!own && !user) return unlisted_traits(op);
+  return own.value_or(OpTraits::kNone) | user.value_or(OpTraits::kNone);
 }
 
 std::vector<ListedSymbolic> all_symbolics() {

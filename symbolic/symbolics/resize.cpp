@@ -3,6 +3,7 @@
 // differently, torch's own indices are gathered.
 #include <cmath>
 
+#include "symbolic/graph/element_types.h"
 #include "symbolic/symbolics/onnx_forms.h"
 #include "symbolic/symbolics/registry.h"
 #include "symbolic/symbolics/torch_rules.h"
@@ -10,6 +11,8 @@
 namespace qcdq {
 
 namespace {
+
+using enum OpTraits;
 
 using Scales = std::vector<double>;
 
@@ -26,16 +29,14 @@ Scales given_scales(GraphBuilder& graph, NodeArgs& args, size_t spatial) {
   static constexpr const char* kNames[3][3] = {
       {"scales"}, {"scales_h", "scales_w"}, {"scales_d", "scales_h", "scales_w"}};
   for (size_t d = 0; d < spatial; ++d) {
-    const std::optional<double> scale = args.optional_number(kNames[spatial - 1][d]);
+    const std::optional<double> scale = args.optional_real(kNames[spatial - 1][d]);
     if (scale) scales.push_back(*scale);
   }
   if (scales.size() != spatial) scales.clear();
   return scales;
 }
 
-bool sizes_given(const NodeArgs& args) {
-  return args.has("output_size") && !args.is_none("output_size");
-}
+bool sizes_given(NodeArgs& args) { return args.has("output_size") && !args.is_none("output_size"); }
 
 // torch's nearest source of each output position (aten's UpSample.h), in float. A scale of 0 stands
 // for the ratio of the sizes.
@@ -104,7 +105,7 @@ Value resize(GraphBuilder& graph, NodeArgs& args, const Value& x, const Scales& 
       if (size >= 0 && output.ranked && output.dims[d + 2] >= 0 &&
           static_cast<int64_t>(std::floor(static_cast<float>(size) * factor)) !=
               output.dims[d + 2]) {
-        args.unsupported("scale_factor", std::to_string(scales[d]),
+        args.unsupported("scale_factor", number_text(scales[d]),
                          "ONNX rounds the output size of this factor otherwise than torch",
                          "pass the size, or recompute_scale_factor=True");
       }
@@ -173,17 +174,17 @@ Values pixel_shuffle(GraphBuilder& graph, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
-    {"aten::upsample_nearest1d", 11, nearest<false>, "Resize"},
-    {"aten::upsample_nearest2d", 11, nearest<false>, "Resize"},
-    {"aten::upsample_nearest3d", 11, nearest<false>, "Resize"},
-    {"aten::_upsample_nearest_exact1d", 11, nearest<true>, "Resize"},
-    {"aten::_upsample_nearest_exact2d", 11, nearest<true>, "Resize"},
-    {"aten::_upsample_nearest_exact3d", 11, nearest<true>, "Resize"},
+    {"aten::upsample_nearest1d", 11, nearest<false>, "Resize", kMovesElements},
+    {"aten::upsample_nearest2d", 11, nearest<false>, "Resize", kMovesElements},
+    {"aten::upsample_nearest3d", 11, nearest<false>, "Resize", kMovesElements},
+    {"aten::_upsample_nearest_exact1d", 11, nearest<true>, "Resize", kMovesElements},
+    {"aten::_upsample_nearest_exact2d", 11, nearest<true>, "Resize", kMovesElements},
+    {"aten::_upsample_nearest_exact3d", 11, nearest<true>, "Resize", kMovesElements},
     {"aten::upsample_linear1d", 11, interpolated<"linear">, "Resize"},
     {"aten::upsample_bilinear2d", 11, interpolated<"linear">, "Resize"},
     {"aten::upsample_trilinear3d", 11, interpolated<"linear">, "Resize"},
     {"aten::upsample_bicubic2d", 11, interpolated<"cubic">, "Resize"},
-    {"aten::pixel_shuffle", 11, pixel_shuffle, "DepthToSpace"},
+    {"aten::pixel_shuffle", 11, pixel_shuffle, "DepthToSpace", kMovesElements},
 };
 
 }  // namespace

@@ -94,7 +94,7 @@ class Layers {
     if (rank_of(graph_, args_, "input", x) != 3)
       args_.unsupported("input", "%" + x.name, "expected [time, batch, features]");
     const bool batch_first = args_.boolean("batch_first");
-    const double dropout = args_.number("dropout");
+    const double dropout = args_.real("dropout");
     if (args_.boolean("train") && dropout != 0) {
       args_.unsupported("train", "True", "dropout between the layers is random",
                         "put the module into eval mode");
@@ -188,14 +188,9 @@ class Layers {
 
   // [time, directions, batch, hidden] -> [time, batch, directions * hidden]
   Value joined_directions(const Value& y) {
-    if (directions_ == 1) return with_rank(emit_squeeze(graph_, y, {1}));
+    if (directions_ == 1) return emit_squeeze(graph_, y, {1});
     const Value swapped = graph_.op("Transpose", {y}, {{"perm", std::vector<int64_t>{0, 2, 1, 3}}});
-    return with_rank(graph_.op("Reshape", {swapped, graph_.ints({0, 0, -1})}));
-  }
-
-  Value with_rank(const Value& x) {
-    set_dims(graph_, x, {-1, -1, -1});
-    return x;
+    return graph_.op("Reshape", {swapped, graph_.ints({0, 0, -1})});
   }
 
   GraphBuilder& graph_;

@@ -10,6 +10,8 @@ namespace qcdq {
 
 namespace {
 
+using enum OpTraits;
+
 Values scatter(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const DType dtype = args.output_type().dtype;
@@ -26,8 +28,8 @@ Values scatter(GraphBuilder& graph, NodeArgs& args) {
                        "slice src to the shape of index");
     }
   } else {
-    updates =
-        graph.op("Expand", {graph.scalar(dtype, args.number("value")), graph.op("Shape", {at})});
+    const Value value = graph.scalar(dtype, stored_number(dtype, args.number("value")));
+    updates = graph.op("Expand", {value, graph.op("Shape", {at})});
   }
   Attributes attributes = {{"axis", dim}};
   if (args.op().starts_with("aten::scatter_add"))
@@ -126,13 +128,19 @@ Values copy(GraphBuilder& graph, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
-    {"aten::scatter.src", 11, scatter, "ScatterElements"},
-    {"aten::scatter.value", 11, scatter, "ScatterElements, Expand"},
-    {"aten::scatter_add", 16, scatter, "ScatterElements"},
-    {"aten::slice_scatter", 10, slice_scatter, "Slice, Concat, Gather"},
-    {"aten::select_scatter", 10, select_scatter, "Slice, Concat, Unsqueeze"},
-    {"aten::masked_scatter", 11, masked_scatter, "CumSum, Gather, Where"},
-    {"aten::copy", 10, copy, "Expand, Cast"},
+    {"aten::scatter.src", 11, scatter, "ScatterElements", kKeepsElementType},
+    {"aten::scatter.value", 11, scatter, "ScatterElements, Expand", kKeepsElementType},
+    {"aten::scatter_add", 16, scatter, "ScatterElements", kKeepsElementType},
+    {"aten::slice_scatter", 10, slice_scatter, "Slice, Concat, Gather", kKeepsElementType},
+    {"aten::select_scatter", 10, select_scatter, "Slice, Concat, Unsqueeze", kKeepsElementType},
+    {"aten::masked_scatter", 11, masked_scatter, "CumSum, Gather, Where", kKeepsElementType},
+    {"aten::copy", 10, copy, "Expand, Cast", kKeepsElementType},
+    facts_of("aten::scatter.reduce", kKeepsElementType),
+    facts_of("aten::scatter.value_reduce", kKeepsElementType),
+    facts_of("aten::scatter_reduce", kKeepsElementType),
+    facts_of("aten::index_add", kKeepsElementType),
+    facts_of("aten::index_copy", kKeepsElementType),
+    facts_of("aten::index_fill", kKeepsElementType),
 };
 
 }  // namespace

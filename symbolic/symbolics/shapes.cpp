@@ -11,6 +11,8 @@ namespace qcdq {
 
 namespace {
 
+using enum OpTraits;
+
 // Reshape to the recorded output where at most one of its dimensions is dynamic; false: the shape
 // has to be computed.
 std::optional<Value> reshape_to_recorded(GraphBuilder& graph, const NodeArgs& args,
@@ -262,7 +264,7 @@ Values unbind(GraphBuilder& graph, NodeArgs& args) {
   const int64_t dim = wrap_dim(args.integer("dim"), rank_of(graph, args, "self", x));
   Values parts;
   for (size_t i = 0; i < args.outputs(); ++i) {
-    parts.push_back(graph.op("Gather", {x, graph.scalar(DType::kInt64, static_cast<double>(i))},
+    parts.push_back(graph.op("Gather", {x, graph.scalar(DType::kInt64, static_cast<int64_t>(i))},
                              {{"axis", dim}}));
   }
   return parts;
@@ -286,7 +288,7 @@ std::vector<int64_t> onnx_pads(const NodeArgs& args, const std::vector<int64_t>&
 
 Values padded(GraphBuilder& graph, NodeArgs& args, const Value& x,
               std::string_view rank_of_argument, const char* pads, const std::string& mode,
-              double value) {
+              const Number& value) {
   const std::vector<int64_t> onnx =
       onnx_pads(args, args.ints(pads), rank_of(graph, args, rank_of_argument, x));
   const bool crops = std::any_of(onnx.begin(), onnx.end(), [](int64_t p) { return p < 0; });
@@ -299,7 +301,7 @@ Values padded(GraphBuilder& graph, NodeArgs& args, const Value& x,
 Values pad_mode(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const std::string mode = args.string("mode");
-  const double value = args.optional_number("value").value_or(0);
+  const Number value = args.optional_number("value").value_or(0);
   if (mode == "constant") return padded(graph, args, x, "self", "pad", "constant", value);
   if (mode == "reflect") return padded(graph, args, x, "self", "pad", "reflect", 0);
   if (mode == "replicate") return padded(graph, args, x, "self", "pad", "edge", 0);
@@ -317,41 +319,41 @@ Values border_pad(GraphBuilder& graph, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
-    {"aten::view", 10, view, "Reshape"},
-    {"aten::reshape", 10, view, "Reshape"},
-    {"aten::_unsafe_view", 10, view, "Reshape"},
-    {"aten::view_as", 10, view_as, "Reshape"},
-    {"aten::reshape_as", 10, view_as, "Reshape"},
-    {"aten::flatten.using_ints", 10, flatten, "Reshape"},
-    {"aten::unflatten.int", 10, unflatten, "Reshape"},
-    {"aten::permute", 10, permute, "Transpose"},
-    {"aten::transpose.int", 10, transposed, "Transpose"},
-    {"aten::swapaxes", 10, transposed, "Transpose"},
-    {"aten::swapdims", 10, transposed, "Transpose"},
-    {"aten::t", 10, transposed, "Transpose"},
-    {"aten::as_strided", 10, as_strided, "(no node)"},
-    {"aten::unsqueeze", 10, unsqueeze_dim, "Unsqueeze"},
-    {"aten::squeeze", 10, squeeze_dims, "Squeeze"},
-    {"aten::squeeze.dim", 10, squeeze_dims, "Squeeze"},
-    {"aten::squeeze.dims", 10, squeeze_dims, "Squeeze"},
+    {"aten::view", 10, view, "Reshape", kMovesElements},
+    {"aten::reshape", 10, view, "Reshape", kMovesElements | kMayCopy},
+    {"aten::_unsafe_view", 10, view, "Reshape", kMovesElements},
+    {"aten::view_as", 10, view_as, "Reshape", kMovesElements},
+    {"aten::reshape_as", 10, view_as, "Reshape", kMovesElements | kMayCopy},
+    {"aten::flatten.using_ints", 10, flatten, "Reshape", kMovesElements | kMayCopy},
+    {"aten::unflatten.int", 10, unflatten, "Reshape", kMovesElements},
+    {"aten::permute", 10, permute, "Transpose", kMovesElements},
+    {"aten::transpose.int", 10, transposed, "Transpose", kMovesElements},
+    {"aten::swapaxes", 10, transposed, "Transpose", kMovesElements},
+    {"aten::swapdims", 10, transposed, "Transpose", kMovesElements},
+    {"aten::t", 10, transposed, "Transpose", kMovesElements},
+    {"aten::as_strided", 10, as_strided, "(no node)", kMovesElements},
+    {"aten::unsqueeze", 10, unsqueeze_dim, "Unsqueeze", kMovesElements},
+    {"aten::squeeze", 10, squeeze_dims, "Squeeze", kMovesElements},
+    {"aten::squeeze.dim", 10, squeeze_dims, "Squeeze", kMovesElements},
+    {"aten::squeeze.dims", 10, squeeze_dims, "Squeeze", kMovesElements},
     {"aten::cat", 10, cat, "Concat"},
     {"aten::concat", 10, cat, "Concat"},
     {"aten::stack", 10, stack, "Unsqueeze, Concat"},
-    {"aten::slice.Tensor", 10, slice_tensor, "Slice"},
-    {"aten::expand", 10, expand, "Expand"},
-    {"aten::expand_as", 10, expand, "Expand"},
-    {"aten::chunk", 10, split_recorded, "Split"},
-    {"aten::split.Tensor", 10, split_recorded, "Split"},
-    {"aten::split.sizes", 10, split_recorded, "Split"},
-    {"aten::split_with_sizes", 10, split_recorded, "Split"},
-    {"aten::unbind.int", 10, unbind, "Gather"},
+    {"aten::slice.Tensor", 10, slice_tensor, "Slice", kMovesElements},
+    {"aten::expand", 10, expand, "Expand", kMovesElements},
+    {"aten::expand_as", 10, expand, "Expand", kMovesElements},
+    {"aten::chunk", 10, split_recorded, "Split", kMovesElements},
+    {"aten::split.Tensor", 10, split_recorded, "Split", kMovesElements},
+    {"aten::split.sizes", 10, split_recorded, "Split", kMovesElements},
+    {"aten::split_with_sizes", 10, split_recorded, "Split", kMovesElements},
+    {"aten::unbind.int", 10, unbind, "Gather", kMovesElements},
     {"aten::pad", 10, pad_mode, "Pad"},
     {"aten::constant_pad_nd", 10, constant_pad, "Pad"},
-    {"aten::reflection_pad1d", 10, border_pad<"reflect">, "Pad"},
-    {"aten::reflection_pad2d", 10, border_pad<"reflect">, "Pad"},
-    {"aten::replication_pad1d", 10, border_pad<"edge">, "Pad"},
-    {"aten::replication_pad2d", 10, border_pad<"edge">, "Pad"},
-    {"aten::replication_pad3d", 10, border_pad<"edge">, "Pad"},
+    {"aten::reflection_pad1d", 10, border_pad<"reflect">, "Pad", kMovesElements},
+    {"aten::reflection_pad2d", 10, border_pad<"reflect">, "Pad", kMovesElements},
+    {"aten::replication_pad1d", 10, border_pad<"edge">, "Pad", kMovesElements},
+    {"aten::replication_pad2d", 10, border_pad<"edge">, "Pad", kMovesElements},
+    {"aten::replication_pad3d", 10, border_pad<"edge">, "Pad", kMovesElements},
 };
 
 }  // namespace

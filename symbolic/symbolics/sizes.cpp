@@ -9,13 +9,14 @@ namespace qcdq {
 
 namespace {
 
+using enum OpTraits;
+
 Values size(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   const Value shape = graph.op("Shape", {x});
   if (!args.has("dim")) return {shape};
   const int64_t dim = wrap_dim(args.integer("dim"), rank_of(graph, args, "self", x));
-  return {graph.op("Gather", {shape, graph.scalar(DType::kInt64, static_cast<double>(dim))},
-                   {{"axis", int64_t{0}}})};
+  return {graph.op("Gather", {shape, graph.scalar(DType::kInt64, dim)}, {{"axis", int64_t{0}}})};
 }
 
 Values list_item(GraphBuilder& graph, NodeArgs& args) {
@@ -55,8 +56,8 @@ Values int_of_tensor(GraphBuilder& graph, NodeArgs& args) {
 }
 
 constexpr Symbolic kRows[] = {
-    {"aten::size", 10, size, "Shape, Gather"},
-    {"aten::size.int", 10, size, "Shape, Gather"},
+    {"aten::size", 10, size, "Shape, Gather", kQuery},
+    {"aten::size.int", 10, size, "Shape, Gather", kQuery},
     {"aten::__getitem__.t", 10, list_item, "Gather"},
     {"aten::add.int", 10, int_arithmetic<"Add">, "Add"},
     {"aten::sub.int", 10, int_arithmetic<"Sub">, "Sub"},
@@ -65,6 +66,35 @@ constexpr Symbolic kRows[] = {
     {"prim::NumToTensor.Scalar", 10, same_number, "(no node)"},
     {"aten::Int.Tensor", 10, int_of_tensor, "(no node)"},
     {"aten::IntImplicit", 10, int_of_tensor, "(no node)"},
+    facts_of("aten::dim", kQuery),
+    facts_of("aten::numel", kQuery),
+    facts_of("aten::len.Tensor", kQuery),
+    facts_of("aten::len.t", kQuery),
+    facts_of("aten::stride", kQuery),
+    facts_of("aten::is_floating_point", kQuery),
+    facts_of("aten::is_complex", kQuery),
+    facts_of("aten::_shape_as_tensor", kQuery),
+    facts_of("aten::__is__", kQuery),
+    facts_of("aten::__isnot__", kQuery),
+    facts_of("prim::dtype", kQuery),
+    facts_of("prim::device", kQuery),
+    facts_of("prim::layout", kQuery),
+    facts_of("prim::requires_grad", kQuery),
+    facts_of("prim::is_cpu", kQuery),
+    facts_of("prim::is_cuda", kQuery),
+    facts_of("prim::is_ipu", kQuery),
+    facts_of("prim::is_maia", kQuery),
+    facts_of("prim::is_meta", kQuery),
+    facts_of("prim::is_mkldnn", kQuery),
+    facts_of("prim::is_mps", kQuery),
+    facts_of("prim::is_mtia", kQuery),
+    facts_of("prim::is_nested", kQuery),
+    facts_of("prim::is_quantized", kQuery),
+    facts_of("prim::is_sparse", kQuery),
+    facts_of("prim::is_sparse_csr", kQuery),
+    facts_of("prim::is_vulkan", kQuery),
+    facts_of("prim::is_xla", kQuery),
+    facts_of("prim::is_xpu", kQuery),
 };
 
 }  // namespace

@@ -3,8 +3,7 @@
 #include "symbolic/symbolics/torch_rules.h"
 
 #include <algorithm>
-
-#include "symbolic/graph/graph_builder.h"
+#include <cmath>
 
 namespace qcdq {
 
@@ -21,13 +20,6 @@ bool is_signed_integer(DType dtype) {
 }
 
 }  // namespace
-
-void set_dims(GraphBuilder& graph, const Value& value, std::vector<int64_t> dims) {
-  TensorType& type = graph.state().graph.types[value.name];
-  type.ranked = true;
-  type.symbols.clear();
-  type.dims = std::move(dims);
-}
 
 int64_t rank_of(const GraphBuilder& graph, const NodeArgs& args, std::string_view name,
                 const Value& x) {
@@ -78,9 +70,29 @@ DType result_type(const GraphBuilder& graph, const Value& a, const Value& b) {
   return promote_types(x.dtype, y.dtype);
 }
 
-DType result_type(DType tensor, bool scalar_is_integer) {
-  if (scalar_is_integer) return tensor == DType::kBool ? DType::kInt64 : tensor;
-  return is_floating(tensor) ? tensor : DType::kFloat32;
+DType result_type(DType tensor, const Number& number) {
+  if (std::holds_alternative<double>(number)) return is_floating(tensor) ? tensor : DType::kFloat32;
+  return tensor == DType::kBool ? DType::kInt64 : tensor;
+}
+
+Number cast_number(DType dtype, const Number& number) {
+  if (is_floating(dtype) || dtype == DType::kBool || std::holds_alternative<double>(number))
+    return stored_number(dtype, number);
+  const size_t unused = 64 - dtype_bits(dtype);
+  const uint64_t high = static_cast<uint64_t>(std::get<int64_t>(number)) << unused;
+  // A right shift of a signed number spreads its sign.
+  if (is_signed_integer(dtype)) return static_cast<int64_t>(high) >> unused;
+  return static_cast<int64_t>(high >> unused);
+}
+
+Number stored_number(DType dtype, const Number& number) {
+  if (is_floating(dtype)) return number;
+  if (dtype == DType::kBool) return int64_t{to_double(number) != 0};
+  if (const auto* real = std::get_if<double>(&number)) return std::trunc(*real);
+  const int64_t integer = std::get<int64_t>(number);
+  const CodeRange range = integer_range(dtype);
+  return integer < 0 && range.min == 0 && integer >= -range.max ? cast_number(dtype, number)
+                                                                : number;
 }
 
 Value as_output(GraphBuilder& graph, const NodeArgs& args, const Value& x) {

@@ -22,16 +22,22 @@ std::vector<int64_t> dims_of(const GraphBuilder& graph, const NodeArgs& args, st
 /// dim in [0, rank); a 0-d tensor counts as rank 1, as in torch.
 int64_t wrap_dim(int64_t dim, int64_t rank);
 
-/// Notes the dimensions of a value between ops, where ONNX's schema alone does not tell them.
-void set_dims(GraphBuilder& graph, const Value& value, std::vector<int64_t> dims);
-
 /// torch's promotion of two element types of equal standing.
 DType promote_types(DType a, DType b);
 /// torch's result_type of two tensors: a 0-d tensor only counts where its category (bool < integer
 /// < floating) is higher.
 DType result_type(const GraphBuilder& graph, const Value& a, const Value& b);
-/// torch's result_type of a tensor and a Scalar.
-DType result_type(DType tensor, bool scalar_is_integer);
+/// torch's result_type of a tensor and a number, which counts only where its category is higher:
+/// it is then int64 or float32, torch's default types.
+DType result_type(DType tensor, const Number& number);
+
+/// The number in `dtype` as torch casts it beside a tensor: integers wrap around, 300 is 44 in
+/// uint8.
+Number cast_number(DType dtype, const Number& number);
+/// The same where torch stores the number itself (full, masked_fill, where): a float loses its
+/// fraction, a negative integer wraps around in a type without a sign. What does not fit is left as
+/// it is: GraphBuilder::scalar refuses it, and torch does too.
+Number stored_number(DType dtype, const Number& number);
 
 /// `x` in the element type that torch's output was recorded with.
 Value as_output(GraphBuilder& graph, const NodeArgs& args, const Value& x);

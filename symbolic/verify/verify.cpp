@@ -2,10 +2,9 @@
 // verifier.cpp does the work.
 #include "qcdq/verify.h"
 
-#include <torch/csrc/jit/runtime/graph_executor.h>
-
 #include <algorithm>
 
+#include "symbolic/program/method.h"
 #include "symbolic/program/values.h"
 #include "symbolic/verify/verifier.h"
 
@@ -63,10 +62,7 @@ VerifyReport verify_onnx(const torch::jit::Module& module,
                          const std::vector<std::vector<c10::IValue>>& inputs,
                          const std::string& path, const VerifyOptions& options) {
   const EvalMode eval(module);
-  // The optimising executor takes seconds for its first runs, and may fuse: the plain one is the
-  // reference.
-  const torch::jit::GraphOptimizerEnabledGuard plain(false);
-  const torch::jit::Method forward = module.get_method("forward");
+  MethodRunner forward(module, "forward");
   return verify_onnx([&](const std::vector<c10::IValue>& values) { return forward(values); },
                      inputs, path, options);
 }

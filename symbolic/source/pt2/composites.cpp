@@ -4,9 +4,9 @@
 
 #include <limits>
 #include <optional>
-#include <string_view>
 #include <unordered_map>
 
+#include "symbolic/program/run_node.h"
 #include "symbolic/source/pt2/graph.h"
 
 namespace qcdq {
@@ -174,8 +174,7 @@ JitValue* linear(Node* n) {
   if (biased) {
     // addmm also adds a matrix or a number; a Linear's bias is one number per row of the weight.
     const JitValue* source = bias;
-    while (std::string_view(source->node()->kind().toUnqualString()).find("fake_quantize") !=
-           std::string_view::npos) {
+    while (has_traits(traits_of(*source->node()), OpTraits::kFakeQuantizes)) {
       source = source->node()->input(0);
     }
     const auto known = torch::jit::toIValue(source);

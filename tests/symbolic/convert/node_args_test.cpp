@@ -7,6 +7,7 @@
 
 #include "symbolic/convert/convert.h"
 #include "symbolic/graph/graph_builder.h"
+#include "symbolic/program/tensors.h"
 #include "symbolic/settle.h"
 #include "tests/symbolic/case_file.h"
 
@@ -132,8 +133,152 @@ TEST(NodeArgs, TypedAccessByName) {
   EXPECT_EQ(args.outputs(), 1U);
   EXPECT_EQ(args.output_type().dims, (std::vector<int64_t>{1, 3, 3, 3}));
   EXPECT_FALSE(args.evaluate().has_value());
-  EXPECT_THROW(args.string("groups"), std::logic_error);
+  EXPECT_THROW(args.string("groups"), UnsupportedOp);
   EXPECT_THROW(args.tensor("no_such_argument"), UnsupportedOp);
+}
+
+// What `read` says of argument N of aten::lerp.Scalar(%x, %x, N).
+std::string read_of_weight(const std::string& literal, void (*read)(NodeArgs&)) {
+  static void (*current)(NodeArgs&);
+  current = read;
+  register_symbolics(
+      {{"aten::lerp.Scalar", 10, [](GraphBuilder&, NodeArgs& args) -> std::vector<Value> {
+          current(args);
+          args.tensor("end");
+          return {args.tensor("self")};
+        }}});
+  Program program = recorded(small_case(
+      {"input x f32[2]"}, {"%y : Tensor = aten::lerp(%x, %x, " + literal + ")", "return (%y)"}));
+  return message_of(program);
+}
+
+TEST(NodeArgs, NumbersKeepTheirKind) {
+  const std::string fine = "nothing was refused";
+  EXPECT_EQ(read_of_weight("9007199254740993",
+                           [](NodeArgs& args) {
+                             EXPECT_EQ(args.number("weight"), Number(int64_t{9007199254740993}));
+                             EXPECT_EQ(args.integer("weight"), 9007199254740993);
+                             EXPECT_EQ(args.real("weight"), 9007199254740992.0);
+                             EXPECT_EQ(args.optional_real("weight"), 9007199254740992.0);
+                           }),
+            fine);
+  EXPECT_EQ(read_of_weight("0.25",
+                           [](NodeArgs& args) {
+                             EXPECT_EQ(args.number("weight"), Number(0.25));
+                             EXPECT_EQ(args.optional_number("weight"), Number(0.25));
+                           }),
+            fine);
+  EXPECT_EQ(
+      read_of_weight("True",
+                     [](NodeArgs& args) { EXPECT_EQ(args.number("weight"), Number(int64_t{1})); }),
+      fine);
+}
+
+TEST(NodeArgs, AConstantOfAnotherKindIsRefusedByName) {
+  EXPECT_EQ(read_of_weight("0.25", [](NodeArgs& args) { args.integer("weight"); }),
+            "aten::lerp.Scalar: argument 'weight' = 0.25: expected an int (opset 21)");
+  EXPECT_EQ(read_of_weight("0.25", [](NodeArgs& args) { args.string("weight"); }),
+            "aten::lerp.Scalar: argument 'weight' = 0.25: expected a string (opset 21)");
+  EXPECT_EQ(read_of_weight("0.25", [](NodeArgs& args) { args.boolean("weight"); }),
+            "aten::lerp.Scalar: argument 'weight' = 0.25: expected a bool (opset 21)");
+  EXPECT_EQ(read_of_weight("0.25", [](NodeArgs& args) { args.ints_value("weight"); }),
+            "aten::lerp.Scalar: argument 'weight' = 0.25: expected a list of ints (opset 21)");
+  EXPECT_NE(read_of_weight("0.25", [](NodeArgs& args) { args.number("self"); })
+                .find("argument 'self' = %x: is computed at run time"),
+            std::string::npos);
+}
+
+TEST(NodeArgs, AFloatAmongRunTimeSizesIsRefusedByName) {
+  register_symbolics({{"aten::_test_optional_floatlist", 10,
+                       [](GraphBuilder&, NodeArgs& args) -> std::vector<Value> {
+                         args.ints_value("addends");
+                         return {args.tensor("values")};
+                       }}});
+  Program program = recorded(
+      small_case({"input x f32[1,2,N=4:6]", "input v f32[2]"},
+                 {"%n : int = aten::size(%x, 2)", "%f : float = aten::Float(%n)",
+                  "%y : Tensor = aten::_test_optional_floatlist(%v, [2.0, %f])", "return (%y)"}));
+  EXPECT_NE(message_of(program).find(": argument 'addends'"), std::string::npos);
+  EXPECT_NE(message_of(program).find(": expected a list of ints (opset 21)"), std::string::npos)
+      << message_of(program);
+}
+
+TEST(NodeArgs, EvaluateReadsAllArgumentsOrNone) {
+  register_symbolics(
+      {{"aten::lerp.Scalar", 10,
+        [](GraphBuilder&, NodeArgs& args) -> std::vector<Value> {
+          EXPECT_FALSE(args.evaluate().has_value());  // x is an input
+          return {args.tensor("self")};
+        }},
+       {"aten::randint", 10,
+        [](GraphBuilder& graph, NodeArgs& args) -> std::vector<Value> {
+          EXPECT_FALSE(args.evaluate().has_value());  // another tensor at each run
+          return {graph.scalar(DType::kInt64, 0)};
+        }},
+       {"aten::linspace", 10, [](GraphBuilder& graph, NodeArgs& args) -> std::vector<Value> {
+          return {graph.constant(args.evaluate().value())};
+        }}});
+  Program partly = recorded(
+      small_case({"input x f32[2]"}, {"%y : Tensor = aten::lerp(%x, %x, 0.25)", "return (%y)"}));
+  EXPECT_NE(message_of(partly).find("argument 'end'"), std::string::npos);
+  const auto added = [](const std::string& made) {
+    Program program = recorded(small_case(
+        {"input x f32[2]"}, {made, "%y : Tensor = aten::add(%x, %l, 1)", "return (%y)"}));
+    return message_of(program);
+  };
+  EXPECT_NE(added("%l : Tensor = aten::randint(5, [2], None, None, None, None)")
+                .find("argument 'high' = 5"),
+            std::string::npos);
+  EXPECT_EQ(added("%l : Tensor = aten::linspace(0, 1, 2, None, None, None, None)"),
+            "nothing was refused");
+}
+
+std::vector<Value> throws_c10(GraphBuilder&, NodeArgs&) {
+  TORCH_CHECK(false, "the kernel says no\nand goes on");
+}
+std::vector<Value> throws_runtime(GraphBuilder&, NodeArgs&) {
+  throw std::runtime_error("a file is missing");
+}
+std::vector<Value> throws_logic(GraphBuilder&, NodeArgs&) { throw std::logic_error("a fault"); }
+std::vector<Value> does_not_fit(GraphBuilder& graph, NodeArgs& args) {
+  args.tensor("self");
+  return {graph.scalar(DType::kUInt8, 300)};
+}
+
+TEST(Convert, ErrorsInsideAnOpAreRefusalsOfThatOp) {
+  register_symbolics({{"aten::erfinv", 10, throws_c10},
+                      {"aten::trunc", 10, throws_runtime},
+                      {"aten::frac", 10, does_not_fit},
+                      {"aten::sinc", 10, throws_logic}});
+  Program program = recorded(
+      small_case({"input x f32[2]"},
+                 {"%a : Tensor = aten::erfinv(%x)", "%b : Tensor = aten::trunc(%x)",
+                  "%d : Tensor = aten::digamma(%x)", "%e : Tensor = aten::frac(%x)",
+                  "%s : Tensor = aten::add(%a, %b, 1)", "%t : Tensor = aten::add(%d, %e, 1)",
+                  "%y : Tensor = aten::add(%s, %t, 1)", "return (%y)"}));
+  EXPECT_EQ(message_of(program),
+            "4 things can't be exported:\n"
+            "  aten::erfinv: the kernel says no (opset 21)\n"
+            "  aten::trunc: a file is missing (opset 21)\n"
+            "  aten::digamma: no symbolic function for it (opset 21); register one through "
+            "qcdq/symbolic.h and load it with --plugin\n"
+            "  aten::frac: 300 does not fit uint8 (opset 21)");
+  Program fault =
+      recorded(small_case({"input x f32[2]"}, {"%y : Tensor = aten::sinc(%x)", "return (%y)"}));
+  EXPECT_EQ(message_of(fault), "aten::sinc: a fault");
+}
+
+TEST(Convert, AnErrorInsideAnOpNamesItsPlace) {
+  register_symbolics({{"aten::erfinv", 10, throws_c10}, {"aten::sinc", 10, throws_logic}});
+  const auto said = [](const std::string& op) {
+    Program program = recorded(
+        small_case({"input x f32[2]"}, {"%y : Tensor = aten::" + op + "(%x)", "return (%y)"}));
+    const auto source = std::make_shared<torch::jit::Source>("y = op(x)", "net.py", 7);
+    program.graph->outputs()[0]->node()->setSourceRange({source, 0, 1});
+    return message_of(program);
+  };
+  EXPECT_EQ(said("erfinv"), "aten::erfinv: the kernel says no (opset 21) [at net.py:8]");
+  EXPECT_EQ(said("sinc"), "aten::sinc [at net.py:8]: a fault");
 }
 
 TEST(Convert, RepeatedRefusalsAreOneLine) {
@@ -171,6 +316,25 @@ TEST(Convert, UserRowsAreUsed) {
   const OnnxGraph graph = convert(program, 21, {});
   EXPECT_EQ(graph.nodes.front().op_type, "Erf");
   EXPECT_EQ(graph.nodes.front().outputs[0], "y0");
+}
+
+TEST(Convert, AQuantizedWeightNamesItsLayer) {
+  Program program = recorded(
+      small_case({"input x f32[1,2]", "const fc.weight f32[3,2]"},
+                 {"%w : Tensor = aten::fake_quantize_per_tensor_affine(%fc.weight, 0.1, 0, -8, 7)",
+                  "%y : Tensor = aten::linear(%x, %w, None)", "return (%y)"}));
+  const OnnxGraph graph = convert(program, 21, {});
+  EXPECT_TRUE(graph.nodes.back().name.starts_with("fc/")) << graph.nodes.back().name;
+  EXPECT_EQ(graph.nodes.back().torch_op, "aten::linear");
+}
+
+TEST(Convert, ARowOfTraitsIsNoConversion) {
+  Program program =
+      recorded(small_case({"input x f32[2]", "input m bool[2]"},
+                          {"%y : Tensor = aten::masked_select(%x, %m)", "return (%y)"}));
+  EXPECT_EQ(message_of(program),
+            "aten::masked_select: no symbolic function for it (opset 21); register one through "
+            "qcdq/symbolic.h and load it with --plugin");
 }
 
 }  // namespace

@@ -3,8 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <cstdint>
 #include <functional>
 
+#include "symbolic/graph/element_types.h"
 #include "symbolic/graph/message_text.h"
 
 namespace qcdq {
@@ -193,6 +196,87 @@ TEST(GraphBuilder, ScalarsRoundToSixteenBits) {
   EXPECT_EQ(bits(DType::kBFloat16, 1.0), 0x3f80);
   EXPECT_EQ(bits(DType::kBFloat16, 1.00390625), 0x3f80);  // a tie: to even
   EXPECT_THROW(f.builder.scalar(DType::kString, 0), std::invalid_argument);
+}
+
+std::string number_refusal(DType dtype, const Number& number) {
+  Fixture f(21);
+  try {
+    f.builder.scalar(dtype, number);
+  } catch (const std::invalid_argument& error) {
+    return error.what();
+  }
+  return "nothing was refused";
+}
+
+TEST(GraphBuilder, IntegersAreExact) {
+  Fixture f(21);
+  const auto value = [&](DType dtype, const Number& number) {
+    return read_integers(*f.builder.constant_data(f.builder.scalar(dtype, number)));
+  };
+  const int64_t beyond = (int64_t{1} << 53) + 1;  // the least integer that no double holds
+  for (const int64_t number : {INT64_MIN, INT64_MAX, beyond, -beyond, int64_t{0}}) {
+    EXPECT_EQ(value(DType::kInt64, number), std::vector<int64_t>{number});
+  }
+  EXPECT_EQ(value(DType::kUInt64, INT64_MAX), std::vector<int64_t>{INT64_MAX});
+  EXPECT_EQ(value(DType::kInt8, -128.0), std::vector<int64_t>{-128});
+  EXPECT_EQ(value(DType::kBool, 1), std::vector<int64_t>{1});
+  EXPECT_EQ(value(DType::kInt4, -8), std::vector<int64_t>{-8});
+  EXPECT_EQ(f.builder.constant_data(f.builder.scalar(DType::kUInt16, 65535))->bytes(), 2U);
+}
+
+TEST(GraphBuilder, NumbersThatAnIntegerTypeDoesNotHoldAreRefused) {
+  EXPECT_EQ(number_refusal(DType::kUInt8, -1), "-1 does not fit uint8");
+  EXPECT_EQ(number_refusal(DType::kUInt8, 300), "300 does not fit uint8");
+  EXPECT_EQ(number_refusal(DType::kInt8, 128), "128 does not fit int8");
+  EXPECT_EQ(number_refusal(DType::kInt32, INT64_MAX), "9223372036854775807 does not fit int32");
+  EXPECT_EQ(number_refusal(DType::kUInt64, -1), "-1 does not fit uint64");
+  EXPECT_EQ(number_refusal(DType::kBool, 2), "2 does not fit bool");
+  EXPECT_EQ(number_refusal(DType::kInt4, 8), "8 does not fit int4");
+  EXPECT_EQ(number_refusal(DType::kInt64, 1.5), "1.5 does not fit int64");
+  EXPECT_EQ(number_refusal(DType::kInt64, 0x1p63), "9.223372036854776e+18 does not fit int64");
+  EXPECT_EQ(number_refusal(DType::kInt64, std::nan("")), "nan does not fit int64");
+  EXPECT_EQ(number_refusal(DType::kInt16, -HUGE_VAL), "-inf does not fit int16");
+  EXPECT_EQ(number_refusal(DType::kFloat8E4M3FN, 1),
+            "a constant of type float8e4m3fn where a floating type of 16 bits or more was "
+            "expected");
+}
+
+TEST(GraphBuilder, FloatsRoundAsTorchsDo) {
+  Fixture f(21);
+  const auto value = [&](DType dtype, const Number& number) {
+    return read_numbers(*f.builder.constant_data(f.builder.scalar(dtype, number)))[0];
+  };
+  EXPECT_EQ(value(DType::kFloat32, 1e300), HUGE_VAL);
+  EXPECT_EQ(value(DType::kFloat16, -1e6), -HUGE_VAL);
+  EXPECT_EQ(value(DType::kFloat16, INT64_MAX), HUGE_VAL);
+  EXPECT_EQ(value(DType::kBFloat16, 1e39), HUGE_VAL);
+  EXPECT_TRUE(std::isnan(value(DType::kFloat16, std::nan(""))));
+  const int64_t beyond = (int64_t{1} << 53) + 1;
+  EXPECT_EQ(value(DType::kFloat64, beyond), 0x1p53);
+  EXPECT_EQ(value(DType::kFloat32, beyond), 0x1p53);
+  // 2^24 + 1 + 2^-30 is above the tie between two float32, and 2^24 + 1, an integer, is on it.
+  EXPECT_EQ(value(DType::kFloat32, 0x1p24 + 1 + 0x1p-28), 0x1p24 + 2);
+  EXPECT_EQ(value(DType::kFloat32, (int64_t{1} << 24) + 1), 0x1p24);
+  // An integer is rounded once: as a double it would be on the tie, and go down.
+  EXPECT_EQ(value(DType::kFloat32, (int64_t{1} << 60) + (int64_t{1} << 36) + 1), 0x1p60 + 0x1p37);
+  // Through float32, where 1 + 2^-11 + 2^-40 is on the tie between two float16.
+  EXPECT_EQ(value(DType::kFloat16, 1 + 0x1p-11 + 0x1p-40), 1);
+}
+
+TEST(ElementTypes, AConstantOfEqualNumbersHasEveryType) {
+  for (const DType dtype :
+       {DType::kFloat32, DType::kFloat64, DType::kFloat16, DType::kBFloat16, DType::kInt8,
+        DType::kUInt8, DType::kInt16, DType::kUInt16, DType::kInt32, DType::kUInt32, DType::kInt64,
+        DType::kUInt64, DType::kBool, DType::kInt4, DType::kUInt4, DType::kInt2, DType::kUInt2}) {
+    const TensorData data = repeated_data(dtype, 5, 1);
+    EXPECT_EQ(data.dtype, dtype);
+    EXPECT_EQ(data.dims, std::vector<int64_t>{5});
+    EXPECT_EQ(read_numbers(data), std::vector<double>(5, 1)) << dtype_name(dtype);
+  }
+  EXPECT_EQ(repeated_data(DType::kFloat32, 0, 1).numel(), 0);
+  EXPECT_THROW(repeated_data(DType::kFloat8E5M2, 2, 1), std::invalid_argument);
+  EXPECT_THROW(repeated_data(DType::kString, 2, 1), std::invalid_argument);
+  EXPECT_THROW(repeated_data(DType::kInt64, 2, 0.5), std::invalid_argument);
 }
 
 }  // namespace

@@ -1,6 +1,9 @@
 // Lowering: what is folded and what never is, in-place ops, lists, loops, branches, outputs.
+#include <c10/core/Allocator.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
+
+#include <algorithm>
 
 #include "symbolic/lower/lower.h"
 #include "symbolic/lower/passes.h"
@@ -55,7 +58,7 @@ def forward(self, x):
   EXPECT_EQ(counts.at("aten::fake_quantize_per_channel_affine"), 1);
 }
 
-TEST(Lower, KeepsEveryQuantiserOfConstants) {
+TEST(Lower, KeepsEveryQuantizerOfConstants) {
   const std::string text = R"(
 graph(%x : Tensor):
   %one : int = prim::Constant[value=1]()
@@ -136,6 +139,33 @@ def forward(self, x):
   // 2 MiB: the product would be a second weight in memory.
   const Program large = lowered(module_of(script, at::rand({512, 1024})), {at::ones({1, 512})});
   EXPECT_EQ(ops(large), (Ops{{"aten::mm", 1}, {"aten::mul.Scalar", 1}}));
+}
+
+// Notes the largest block of memory that this thread asks for while it lives.
+struct LargestAllocation : c10::MemoryReportingInfoBase {
+  void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override {
+    bytes = std::max(bytes, size);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+  int64_t bytes = 0;
+};
+
+TEST(Lower, NeverCopiesALargeWeight) {
+  const at::Tensor w = at::rand({512, 1024}).t();  // 2 MiB, and not dense
+  const torch::jit::Module module = module_of(R"(
+def forward(self, x):
+    a = self.w.contiguous() + self.w.to(7)
+    b = self.w.reshape(-1) + self.w.flatten()
+    return x + a.sum() + b.sum()
+)",
+                                              w);
+  const auto largest = std::make_shared<LargestAllocation>();
+  {
+    const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, largest);
+    lowered(module, {at::ones({1})});
+  }
+  EXPECT_GT(largest->bytes, 0);
+  EXPECT_LT(largest->bytes, int64_t{1} << 20);
 }
 
 TEST(Lower, SharesTheStorageOfWeightsAndNamesThem) {
@@ -377,6 +407,31 @@ def forward(self, x):
     return torch.relu(x)
 )");
   EXPECT_EQ(ops(lowered(module, {at::ones({1})})), (Ops{{"aten::relu", 1}}));
+}
+
+TEST(Lower, QuantizedTensorsAreMovedOnTheirGrid) {
+  const torch::jit::Module module = module_of(R"(
+def forward(self, x):
+    q = torch.quantize_per_tensor(x, 0.5, 3, 13)
+    q = q.reshape([2, 3]).flip([0]).repeat([2, 1])
+    a, b = q.view_as(torch.ones([4, 3])).chunk(2, 0)
+    return a.dequantize(), torch.ones([2, 3]).expand_as(b)
+)");
+  const Program program = lowered(module, {at::arange(6, at::kFloat)});
+  const Ops counts = ops(program);
+  EXPECT_EQ(counts.at("aten::fake_quantize_per_tensor_affine"), 1);  // none behind what moves
+  EXPECT_EQ(counts.count("aten::dequantize.self"), 0U);
+  const at::Tensor expected = at::tensor({3, 4, 5, 0, 1, 2}, at::kFloat).reshape({2, 3});
+  EXPECT_TRUE(at::equal(run_graph(program).at(0), expected)) << run_graph(program).at(0);
+
+  const torch::jit::Module computes = module_of(R"(
+def forward(self, x):
+    return torch.quantize_per_tensor(x, 0.5, 3, 13).cumsum(0).dequantize()
+)");
+  EXPECT_NE(error_of([&] {
+              lowered(computes, {at::ones({2})});
+            }).find("aten::cumsum: no float form is known for it on quantised tensors"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -38,6 +38,36 @@ def forward(self, x, y):
           {at::tensor({1.0F, 2.0F}), at::tensor({0.0F, 0.5F})});
 }
 
+TEST(LowerMutation, OpsThatKeepTheTypeOfSelfNeedNoCast) {
+  // Before record(), which knows the types and would drop a cast to the same one.
+  Program program = program_of_ir(R"(
+graph(%x : Tensor, %y : Tensor, %i : Tensor, %m : Tensor):
+  %zero : int = prim::Constant[value=0]()
+  %one : int = prim::Constant[value=1]()
+  %no : bool = prim::Constant[value=0]()
+  %sum : str = prim::Constant[value="sum"]()
+  %z : Tensor = aten::mul(%x, %one)
+  %i0 : Tensor = aten::alias(%i)
+  %a : Tensor = aten::masked_fill_(%z, %m, %y)
+  %b : Tensor = aten::index_fill_(%a, %zero, %i, %one)
+  %c : Tensor = aten::index_copy_(%b, %zero, %i, %y)
+  %d : Tensor = aten::index_add_(%c, %zero, %i, %y, %one)
+  %e : Tensor = aten::masked_scatter_(%d, %m, %y)
+  %f : Tensor = aten::scatter_(%e, %zero, %i, %y)
+  %g : Tensor = aten::scatter_add_(%f, %zero, %i, %y)
+  %h : Tensor = aten::scatter_reduce_(%g, %zero, %i, %y, %sum, %no)
+  %j : Tensor = aten::copy_(%h, %y, %no)
+  return (%j))",
+                                  std::vector<at::Tensor>(4, at::ones({2})));
+  lower(program);
+  Ops counts = ops(program);
+  EXPECT_EQ(counts["aten::type_as"], 0);
+  for (const char* op : {"masked_fill.Tensor", "index_fill.int_Scalar", "index_copy", "index_add",
+                         "masked_scatter", "scatter.src", "scatter_add", "scatter_reduce.two"}) {
+    EXPECT_EQ(counts[std::string("aten::") + op], 1) << op;
+  }
+}
+
 TEST(LowerMutation, CastsOfEqualTypesAreDropped) {
   const Program program = checked(R"(
 def forward(self, x, y):

@@ -213,6 +213,39 @@ TEST(Record, RefusesOutputsThatAreNoTensors) {
       "of them");
 }
 
+TEST(Record, WhatDataDecidesOfAShapeIsNotKnown) {
+  const Program program = recorded(module_of(R"(
+def forward(self, x):
+    a = torch.nonzero(x)
+    b = torch.masked_select(x, x > 0)
+    c = torch.where(x > 0)[0]
+    d = torch.where(x > 0, x, -x)
+    e = x.repeat_interleave(2)
+    return a, b, c, d, e
+)"),
+                                   {at::tensor({1.0F, -1.0F, 2.0F})});
+  EXPECT_EQ(output_type(program, 0).dims, (std::vector<int64_t>{-1, -1}));
+  EXPECT_EQ(output_type(program, 1).dims, (std::vector<int64_t>{-1}));
+  EXPECT_EQ(output_type(program, 2).dims, (std::vector<int64_t>{-1}));
+  EXPECT_EQ(output_type(program, 3).dims, (std::vector<int64_t>{3}));
+  EXPECT_EQ(output_type(program, 4).dims, (std::vector<int64_t>{6}));
+}
+
+TEST(Record, AnswersEveryQueryOfTypesAndShapes) {
+  const Program program = recorded(module_of(R"(
+def forward(self, x):
+    if x.is_cuda or x.is_sparse or x.is_quantized or x.requires_grad or x.is_nested:
+        return x - 1
+    if x.dtype != torch.float32 or not torch.is_floating_point(x) or torch.is_complex(x):
+        return x - 2
+    if x.dim() != 2 or x.numel() != 6 or len(x) != 2 or x.device.type != "cpu":
+        return x - 3
+    return torch.relu(x)
+)"),
+                                   {at::ones({2, 3})});
+  EXPECT_EQ(ops(program), (Ops{{"aten::relu", 1}}));
+}
+
 TEST(Record, FoldsShapesBehindTracedIntegerArithmetic) {
   Program program = program_of_ir(R"(
 graph(%x : Tensor):

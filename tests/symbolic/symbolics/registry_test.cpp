@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <set>
 #include <span>
 #include <string>
@@ -24,9 +25,10 @@ TEST(TorchRules, PromotionIsTorchs) {
   EXPECT_EQ(promote_types(DType::kInt64, DType::kFloat16), DType::kFloat16);
   EXPECT_EQ(promote_types(DType::kBFloat16, DType::kFloat16), DType::kFloat32);
   EXPECT_EQ(promote_types(DType::kBool, DType::kUInt8), DType::kUInt8);
-  EXPECT_EQ(result_type(DType::kInt32, false), DType::kFloat32);
-  EXPECT_EQ(result_type(DType::kFloat16, false), DType::kFloat16);
-  EXPECT_EQ(result_type(DType::kBool, true), DType::kInt64);
+  EXPECT_EQ(result_type(DType::kInt32, 0.5), DType::kFloat32);
+  EXPECT_EQ(result_type(DType::kFloat16, 0.5), DType::kFloat16);
+  EXPECT_EQ(result_type(DType::kBool, 2), DType::kInt64);
+  EXPECT_EQ(result_type(DType::kUInt8, 2), DType::kUInt8);
   OnnxGraph graph;
   graph.types["x"] = {DType::kFloat32, true, {2, 3}, {}};
   graph.types["i"] = {DType::kInt64, true, {3}, {}};
@@ -35,6 +37,22 @@ TEST(TorchRules, PromotionIsTorchs) {
   const GraphBuilder builder(state);
   EXPECT_EQ(result_type(builder, Value{"x"}, Value{"zero_dim"}), DType::kFloat32);
   EXPECT_EQ(result_type(builder, Value{"i"}, Value{"zero_dim"}), DType::kFloat64);
+}
+
+TEST(TorchRules, NumbersWrapAroundOrAreStoredAsInTorch) {
+  EXPECT_EQ(cast_number(DType::kUInt8, 300), Number(int64_t{44}));
+  EXPECT_EQ(cast_number(DType::kUInt8, -1), Number(int64_t{255}));
+  EXPECT_EQ(cast_number(DType::kInt8, 200), Number(int64_t{-56}));
+  EXPECT_EQ(cast_number(DType::kInt64, INT64_MIN), Number(INT64_MIN));
+  EXPECT_EQ(cast_number(DType::kBool, 2), Number(int64_t{1}));
+  EXPECT_EQ(cast_number(DType::kFloat16, 300), Number(int64_t{300}));
+  EXPECT_EQ(stored_number(DType::kInt64, -1.9), Number(-1.0));
+  EXPECT_EQ(stored_number(DType::kUInt8, -1), Number(int64_t{255}));
+  EXPECT_EQ(stored_number(DType::kUInt8, 300), Number(int64_t{300}));
+  EXPECT_EQ(stored_number(DType::kUInt8, INT64_MIN), Number(INT64_MIN));
+  EXPECT_EQ(stored_number(DType::kInt8, -129), Number(int64_t{-129}));
+  EXPECT_EQ(stored_number(DType::kBool, 0.5), Number(int64_t{1}));
+  EXPECT_EQ(stored_number(DType::kFloat32, 0.5), Number(0.5));
 }
 
 std::vector<Value> first_function(GraphBuilder&, NodeArgs&) { return {}; }
@@ -98,7 +116,7 @@ struct Scan {
        int64_t opset) {
     for (const Symbolic& row : rows) {
       const bool is_exact = row.torch_op == op + "." + overload;
-      if (!is_exact && row.torch_op != op) continue;
+      if (!row.converts() || (!is_exact && row.torch_op != op)) continue;
       opsets.push_back(row.since_opset);
       if (row.since_opset > opset) continue;
       const Symbolic*& newest = is_exact ? exact : general;
@@ -148,6 +166,170 @@ TEST(Registry, EveryRowIsFoundAsByAScan) {
     if (dot == std::string::npos) continue;
     expect_as_scanned(rows, name.substr(0, dot), name.substr(dot + 1));
     expect_as_scanned(rows, name.substr(0, dot), "");
+  }
+}
+
+// "aten::where.self" as name and overload.
+OpTraits traits_of(const std::string& full) {
+  const size_t dot = full.rfind('.');
+  return dot == std::string::npos ? op_traits(full)
+                                  : op_traits(full.substr(0, dot), full.substr(dot + 1));
+}
+
+void expect_traits(OpTraits wanted, const std::vector<std::string>& ops) {
+  for (const std::string& op : ops) {
+    EXPECT_TRUE(has_traits(traits_of(op), wanted)) << op << " " << static_cast<uint32_t>(wanted);
+  }
+}
+
+TEST(OpTraits, WhatThePassesRelyOn) {
+  expect_traits(OpTraits::kNeverFold,
+                {"aten::fake_quantize_per_tensor_affine",
+                 "aten::fake_quantize_per_channel_affine",
+                 "aten::fake_quantize_per_tensor_affine.tensor_qparams",
+                 "aten::fake_quantize_per_tensor_affine_cachemask",
+                 "aten::fake_quantize_per_channel_affine_cachemask",
+                 "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+                 "aten::_fake_quantize_learnable_per_tensor_affine",
+                 "aten::_fake_quantize_learnable_per_channel_affine",
+                 "aten::fused_moving_avg_obs_fake_quant",
+                 "aten::_fused_moving_avg_obs_fq_helper",
+                 "aten::_fused_moving_avg_obs_fq_helper_functional",
+                 "aten::quantize_per_tensor",
+                 "aten::quantize_per_tensor.tensor_qparams",
+                 "aten::quantize_per_tensor.tensors",
+                 "aten::quantize_per_channel",
+                 "aten::quantize_per_tensor_dynamic",
+                 "aten::dequantize.self",
+                 "aten::dequantize.tensors",
+                 "aten::empty.memory_format",
+                 "aten::empty_like",
+                 "aten::empty_strided",
+                 "aten::empty_permuted",
+                 "aten::empty_quantized",
+                 "aten::new_empty",
+                 "aten::new_empty_strided"});
+  expect_traits(
+      OpTraits::kFakeQuantizes,
+      {"qcdq::fake_quantize", "qcdq::fake_quantize_learned", "qcdq::fake_quantize_dynamic",
+       "quantized_decomposed::fake_quant_per_channel", "aten::fake_quantize_per_tensor_affine",
+       "aten::fake_quantize_per_tensor_affine.tensor_qparams",
+       "aten::fake_quantize_per_channel_affine", "aten::fake_quantize_per_tensor_affine_cachemask",
+       "aten::_fake_quantize_learnable_per_tensor_affine",
+       "aten::_fake_quantize_learnable_per_channel_affine",
+       "aten::fused_moving_avg_obs_fake_quant"});
+  expect_traits(OpTraits::kQuery, {"aten::size",
+                                   "aten::size.int",
+                                   "aten::dim",
+                                   "aten::numel",
+                                   "aten::len.Tensor",
+                                   "aten::len.t",
+                                   "aten::stride",
+                                   "aten::stride.int",
+                                   "aten::is_floating_point",
+                                   "aten::is_complex",
+                                   "aten::_shape_as_tensor",
+                                   "aten::__is__",
+                                   "aten::__isnot__",
+                                   "prim::dtype",
+                                   "prim::device",
+                                   "prim::layout",
+                                   "prim::requires_grad",
+                                   "prim::is_cuda",
+                                   "prim::is_cpu",
+                                   "prim::is_sparse",
+                                   "prim::is_nested",
+                                   "prim::is_quantized",
+                                   "prim::is_mkldnn",
+                                   "prim::is_meta"});
+  expect_traits(OpTraits::kShapeFromData,
+                {"aten::where", "aten::argwhere", "aten::nonzero", "aten::nonzero_numpy",
+                 "aten::masked_select", "aten::_unique", "aten::_unique2", "aten::unique_dim",
+                 "aten::unique_consecutive", "aten::bincount", "aten::repeat_interleave.Tensor",
+                 "aten::repeat_interleave.self_Tensor", "torchvision::nms"});
+  expect_traits(OpTraits::kBoolResult,
+                {"aten::eq.Tensor", "aten::ne.Scalar", "aten::lt.Tensor", "aten::gt.Scalar",
+                 "aten::le.Tensor", "aten::ge.Scalar", "aten::logical_not", "aten::logical_and"});
+  expect_traits(
+      OpTraits::kKeepsElementType,
+      {"aten::full_like", "aten::copy", "aten::fill.Tensor", "aten::masked_fill.Tensor",
+       "aten::index_put", "aten::index_fill.int_Tensor", "aten::masked_scatter", "aten::index_add",
+       "aten::index_copy", "aten::scatter.src", "aten::scatter.value", "aten::scatter.reduce",
+       "aten::scatter.value_reduce", "aten::scatter_add", "aten::scatter_reduce.two"});
+  expect_traits(OpTraits::kMayCopy, {"aten::to.dtype", "aten::to.device", "aten::contiguous",
+                                     "aten::reshape", "aten::flatten.using_ints"});
+  for (const char* op : {"view",
+                         "reshape",
+                         "_unsafe_view",
+                         "flatten.using_ints",
+                         "unflatten.int",
+                         "transpose.int",
+                         "permute",
+                         "t",
+                         "contiguous",
+                         "clone",
+                         "detach",
+                         "alias",
+                         "squeeze",
+                         "squeeze.dim",
+                         "unsqueeze",
+                         "slice.Tensor",
+                         "select.int",
+                         "index_select",
+                         "expand",
+                         "expand_as",
+                         "chunk",
+                         "split.Tensor",
+                         "split_with_sizes",
+                         "unbind.int",
+                         "max_pool1d",
+                         "max_pool2d",
+                         "max_pool3d",
+                         "pixel_shuffle",
+                         "dropout",
+                         "upsample_nearest1d",
+                         "upsample_nearest2d.vec",
+                         "upsample_nearest3d",
+                         "reflection_pad1d",
+                         "reflection_pad2d"}) {
+    expect_traits(OpTraits::kMovesElements, {std::string("aten::") + op});
+  }
+}
+
+TEST(OpTraits, ARowOfAnOverloadSpeaksForItAlone) {
+  EXPECT_EQ(op_traits("aten::where", "self"), OpTraits::kNone);
+  EXPECT_EQ(op_traits("aten::repeat_interleave", "self_int"), OpTraits::kNone);
+  EXPECT_EQ(op_traits("aten::len", "str"), OpTraits::kNone);
+  EXPECT_EQ(op_traits("aten::add", "Tensor"), OpTraits::kNone);
+  EXPECT_EQ(op_traits("aten::no_such_op"), OpTraits::kNone);
+}
+
+TEST(OpTraits, PluginsAddToThem) {
+  // The conversion is theirs now; what a fake quantiser is has not changed.
+  register_symbolics({{"aten::_fake_quantize_learnable_per_tensor_affine", 10, first_function}});
+  expect_traits(OpTraits::kNeverFold, {"aten::_fake_quantize_learnable_per_tensor_affine"});
+  register_symbolics({{"test::facts", 10, first_function, nullptr, OpTraits::kBoolResult},
+                      {"test::facts", 18, first_function, nullptr, OpTraits::kMovesElements},
+                      {"aten::add.Tensor", 0, nullptr, nullptr, OpTraits::kKeepsElementType}});
+  EXPECT_EQ(op_traits("test::facts"), OpTraits::kBoolResult | OpTraits::kMovesElements);
+  EXPECT_EQ(op_traits("aten::add", "Tensor"), OpTraits::kKeepsElementType);
+  ASSERT_NE(find_symbolic("aten::add", "Tensor", 21), nullptr);  // qcdq's own conversion
+}
+
+TEST(OpTraits, AQuantizerThatNoRowNamesIsNotFolded) {
+  EXPECT_EQ(op_traits("aten::some_new_fake_quantize_per_block"), OpTraits::kNeverFold);
+  EXPECT_EQ(op_traits("aten::fused_fake_quant"), OpTraits::kNeverFold);
+  EXPECT_EQ(op_traits("aten::quantile"), OpTraits::kNone);
+}
+
+TEST(OpTraits, ARowOfTraitsIsNoConversion) {
+  for (const char* op : {"aten::masked_select", "aten::_unique2", "prim::dtype"}) {
+    int64_t least = -1;
+    EXPECT_EQ(find_symbolic(op, "", 26, &least), nullptr) << op;
+    EXPECT_EQ(least, 0) << op;
+  }
+  for (const Symbolic& row : kOwnRows) {
+    EXPECT_TRUE(row.converts() || row.traits != OpTraits::kNone) << row.torch_op;
   }
 }
 
