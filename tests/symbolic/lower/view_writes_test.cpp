@@ -45,7 +45,7 @@ TEST(ViewWrites, EveryKindOfViewIsWrittenBack) {
                          "z.chunk(2, 1)[1]",
                          "z.unbind(0)[2]",
                          "z.contiguous()",
-                         "z.to(torch.float32)"};
+                         "z.to(6)"};
   for (const std::string view : views) {
     checked("def forward(self, x):\n    z = x * 1\n    v = " + view +
                 "\n    v.add_(2)\n    v.mul_(v)\n    w = v * 1\n    z.sub_(0.5)\n"
@@ -128,8 +128,8 @@ def forward(self, x):
     z = x + 0
     shared = z.reshape(-1)
     copied = z.t().reshape(-1)
-    same = z.to(torch.float32)
-    other = z.to(torch.float64)
+    same = z.to(6)
+    other = z.to(7)
     dense = z[:, 1:].contiguous()
     z.fill_(3)
     copied.add_(1)
@@ -146,7 +146,7 @@ def forward(self, x, y):
     torch.add(x[0], y, out=z[1])
     made = torch.empty([0])
     torch.mul(x, y, out=made)
-    kept = torch.zeros([6], dtype=torch.float64)
+    kept = torch.zeros([6], dtype=7)
     torch.sub(y, 1, out=kept)
     return z, made, kept
 )",
@@ -259,7 +259,7 @@ def forward(self, x):
   const std::string bits = refusal_of(R"(
 def forward(self, x):
     z = x + 0
-    z.view(dtype=torch.int32).add_(1)
+    z.view(dtype=3).add_(1)
     return z
 )",
                                       {grid()});
