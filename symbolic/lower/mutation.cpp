@@ -239,7 +239,8 @@ void AliasWalk::store(Alias& target, JitValue* part, Node* node) {
   Alias* at = &target;
   Alias* unordered = nullptr;  // the outermost view that only positions can put back
   for (Alias* alias = &target; alias->parent != nullptr; alias = alias->parent) {
-    if (needs_positions(alias->step)) unordered = alias;
+    if (!needs_positions(alias->step)) continue;
+    unordered = view_of(*alias->step.view) == View::kElement ? alias->parent : alias;
   }
   if (unordered != nullptr) {
     at = unordered->parent;
