@@ -21,6 +21,7 @@ namespace qcdq {
 using torch::jit::Node;
 using torch::jit::Symbol;
 using JitValue = torch::jit::Value;
+namespace aten = torch::jit::aten;
 namespace prim = torch::jit::prim;
 
 namespace {
