@@ -29,7 +29,7 @@ const torch::jit::Node* find(const Program& program, const std::string& op) {
 
 TEST(Lower, NamesThePassesThatDontComeToAnEnd) {
   Program program =
-      lowered(module_of("def forward(self, x):\n    return torch.relu(x)"), {at::ones({1, 2})});
+      lowered(module_of("def forward(self, x):\n    return torch.relu(x)\n"), {at::ones({1, 2})});
   const LoweringPass passes[] = {{"first", [](Program&) { return true; }},
                                  {"never", [](Program&) { return false; }},
                                  {"third", [](Program&) { return true; }}};
