@@ -225,7 +225,7 @@ def forward(self, x):
     x.relu_()
     return row + x.reshape(-1)
 )");
-  const Program program = lowered(module, {at::tensor({{-1.0F, 2.0F}})});
+  const Program program = lowered(module, {at::tensor({-1.0F, 2.0F}).reshape({1, 2})});
   EXPECT_EQ(ops(program).count("aten::relu_"), 0U);
   EXPECT_TRUE(at::equal(run_graph(program).at(0), at::tensor({0.0F, 4.0F})));
 }
