@@ -50,7 +50,8 @@ TEST(MethodGraph, NumbersAreExactAndOthersStayTensors) {
   const auto sum = MethodRunner(module, "forward")({at::zeros({2}, at::kLong)}).toTensor();
   EXPECT_EQ(sum[0].item<int64_t>(), large);
   const auto overload = [](const torch::jit::Module& of) {
-    for (torch::jit::Node* node : method_graph(of, "forward")->nodes()) {
+    const auto graph = method_graph(of, "forward");
+    for (torch::jit::Node* node : graph->nodes()) {
       if (node->kind() == torch::jit::aten::add) return node->schema().overload_name();
     }
     return std::string("no add");
