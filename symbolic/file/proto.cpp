@@ -57,7 +57,8 @@ void add_nodes(onnx::GraphProto& proto, const OnnxGraph& graph) {
     if (!node.source.empty()) to.set_doc_string(node.source);
     for (const std::string& input : node.inputs) to.add_input(input);
     for (const std::string& output : node.outputs) to.add_output(output);
-    for (const auto& [name, attribute] : node.attributes) *to.add_attribute() = node_attribute(name, attribute);
+    for (const auto& [name, attribute] : node.attributes)
+      *to.add_attribute() = node_attribute(name, attribute);
   }
 }
 
