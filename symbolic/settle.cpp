@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "symbolic/graph/message_text.h"
 #include "symbolic/lower/lower.h"
 #include "symbolic/record/record.h"
 
@@ -26,10 +27,9 @@ void settle_lowered(Program& program, ProgramDump* dump) {
     lower(program, dump, "lower " + std::to_string(round + 2));
     recorder.refresh();
   }
-  std::string names;
-  for (const std::string& name : folded) names += (names.empty() ? "" : ", ") + name;
   throw std::runtime_error("the graph does not settle: after " + std::to_string(kMostRounds) +
-                           " rounds, folding by shapes still changes it (" + names + ")");
+                           " rounds, folding by shapes still changes it (" + join_names(folded) +
+                           ")");
 }
 
 void settle(Program& program, ProgramDump* dump) {

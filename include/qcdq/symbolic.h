@@ -188,8 +188,8 @@ class QCDQ_API GraphBuilder {
   /// Cast to dtype; returns `value` itself where it has that type already.
   Value cast(const Value& value, DType dtype);
 
-  /// What is known of a value: the recorder's word for torch values, and for those in between what
-  /// onnx infers of the op's element type and shape (nothing for other domains).
+  /// What is known of a value. A value of torch's has the element type and shape that the example
+  /// runs gave it, one between the nodes of an op what onnx infers (nothing for other domains).
   TensorType type(const Value& value) const;
   /// The constant behind a value, or nullptr where it is computed at run time.
   const TensorData* constant_data(const Value& value) const;

@@ -3,6 +3,7 @@
 #include <unordered_set>
 
 #include "symbolic/graph/element_types.h"
+#include "symbolic/graph/message_text.h"
 #include "symbolic/graph/onnx_graph.h"
 
 namespace qcdq {
@@ -99,9 +100,8 @@ std::string outputs_text(const OnnxGraph& graph, const OnnxNode& node, NodeDetai
 }
 
 std::string origin_text(const OnnxNode& node) {
-  if (node.torch_op.empty() && node.source.empty()) return "";
-  const bool both = !node.torch_op.empty() && !node.source.empty();
-  return "  # " + node.torch_op + (both ? ", " : "") + node.source;
+  const std::string place = place_text(node.torch_op, node.source);
+  return place.empty() ? "" : "  # " + place;
 }
 
 std::string indented(const std::string& text, const std::string& by) {

@@ -265,7 +265,9 @@ void AliasWalk::use_newest(Node* user, size_t place) {
   Object* object = find(value);
   if (object == nullptr) return;
   JitValue* now = newest(*object, value, user);
-  if (applies() && now != value) user->replaceInput(place, now);
+  if (now == value) return;
+  bind(now, object);
+  user->replaceInput(place, now);
 }
 
 /// What stands for `value` where `user` reads it.

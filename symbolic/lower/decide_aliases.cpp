@@ -36,6 +36,22 @@ void for_each_node(Block* block, const std::function<void(Node*)>& visit) {
   }
 }
 
+/// Places of the inputs with which a result may share memory: those that the schema names, all
+/// where it names none.
+std::vector<size_t> sharing_inputs(const Node& node) {
+  std::vector<size_t> named;
+  std::vector<size_t> all;
+  const c10::FunctionSchema* schema = node.maybeSchema();
+  for (size_t i = 0; i < node.inputs().size(); ++i) {
+    all.push_back(i);
+    const bool names = schema != nullptr && i < schema->arguments().size() &&
+                       schema->arguments()[i].alias_info() != nullptr;
+    if (names) named.push_back(i);
+  }
+  if (view_of(node) != View::kNone) return {0};
+  return named.empty() ? all : named;
+}
+
 /// Values that may share memory, by their ops' schemas alone: more than do, and fast to tell.
 class SharedMemory {
  public:
@@ -72,13 +88,9 @@ class SharedMemory {
         }
       }
       if (!node->blocks().empty() || node->kind() == prim::Constant) continue;
-      const bool first_only = view_of(*node) != View::kNone;
       for (size_t i = 0; i < node->outputs().size(); ++i) {
         if (!may_share(*node, i)) continue;
-        for (const JitValue* input : node->inputs()) {
-          join(node->output(i), input);
-          if (first_only) break;
-        }
+        for (size_t place : sharing_inputs(*node)) join(node->output(i), node->input(place));
       }
       // A list may come to hold what an op is given beside it.
       for (size_t place : written_inputs(*node)) {

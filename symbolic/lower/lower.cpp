@@ -20,6 +20,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "symbolic/graph/message_text.h"
 #include "symbolic/lower/passes.h"
 #include "symbolic/program/run_node.h"
 
@@ -226,18 +227,18 @@ std::span<const LoweringPass> lowering_passes() { return kPasses; }
 
 int run_until_settled(Program& program, std::span<const LoweringPass> passes, ProgramDump* dump,
                       const std::string& phase, int first_round) {
-  std::string changing;
+  std::vector<std::string> changing;
   for (int round = first_round; round < first_round + kMostRounds; ++round) {
     changing.clear();
     for (const LoweringPass& pass : passes) {
       const bool changed = run_pass(dump, phase + "." + std::to_string(round), pass.name,
                                     [&] { return pass.run(program); });
-      if (changed) changing += (changing.empty() ? "" : ", ") + std::string(pass.name);
+      if (changed) changing.emplace_back(pass.name);
     }
     if (changing.empty()) return round + 1;
   }
   throw std::runtime_error("the graph does not settle: after " + std::to_string(kMostRounds) +
-                           " rounds, lowering still changes it (" + changing + ")");
+                           " rounds, lowering still changes it (" + join_names(changing) + ")");
 }
 
 void lower(Program& program, ProgramDump* dump, const std::string& phase) {

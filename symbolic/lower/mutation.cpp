@@ -21,6 +21,7 @@ namespace qcdq {
 using torch::jit::Node;
 using torch::jit::Symbol;
 using JitValue = torch::jit::Value;
+namespace aten = torch::jit::aten;
 namespace prim = torch::jit::prim;
 
 namespace {
@@ -239,7 +240,8 @@ void AliasWalk::store(Alias& target, JitValue* part, Node* node) {
   Alias* at = &target;
   Alias* unordered = nullptr;  // the outermost view that only positions can put back
   for (Alias* alias = &target; alias->parent != nullptr; alias = alias->parent) {
-    if (needs_positions(alias->step)) unordered = alias;
+    if (!needs_positions(alias->step)) continue;
+    unordered = view_of(*alias->step.view) == View::kElement ? alias->parent : alias;
   }
   if (unordered != nullptr) {
     at = unordered->parent;
@@ -287,8 +289,9 @@ void refuse_writes(const GraphPtr& graph) {
   if (!has_mutation(graph->block())) return;
   const WriteFindings found = AliasWalk(*graph, nullptr).run();
   std::vector<UnsupportedOp::Details> details;
+  std::unordered_set<const Node*> named;
   for (const auto& [base, write] : found.blocked) {
-    if (found.written.count(base) == 0) continue;
+    if (found.written.count(base) == 0 || !named.insert(write.node).second) continue;
     details.push_back({.op = op_name(*write.node),
                        .reason = write.reason,
                        .hint = write.hint,

@@ -26,8 +26,8 @@ void take_weights(PackedLayer& layer, const torch::jit::Stack& results) {
 
 }  // namespace
 
-QuantisedCodes codes_of(const at::Tensor& quantized) {
-  QuantisedCodes result;
+QuantizedCodes codes_of(const at::Tensor& quantized) {
+  QuantizedCodes result;
   const at::QScheme scheme = quantized.qscheme();
   const at::ScalarType type = quantized.scalar_type();
   if (type != at::kQInt8 && type != at::kQUInt8 && type != at::kQInt32) {

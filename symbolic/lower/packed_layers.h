@@ -10,14 +10,14 @@
 namespace qcdq {
 
 /// An affine quantised tensor of torch as integers: value = (codes - zero_point) * scale.
-struct QuantisedCodes {
+struct QuantizedCodes {
   at::Tensor codes;             // int8, uint8 or int32, dense and row-major
   at::Tensor scale;             // float32, one element or one per channel
   at::Tensor zero_point;        // int64, as many
   std::optional<int64_t> axis;  // nothing per tensor
 };
 /// Throws std::invalid_argument for what has no such form: sub-byte and float-parameter schemes.
-QuantisedCodes codes_of(const at::Tensor& quantized);
+QuantizedCodes codes_of(const at::Tensor& quantized);
 
 /// What linear_prepack and conv*_prepack took.
 struct PackedLayer {

@@ -43,8 +43,8 @@ std::string unqualified(const torch::jit::Node& node) { return node.kind().toUnq
 
 }  // namespace
 
-void QuantisedRules::quantize(Node* node) {
-  QuantisedType type = output_type(node, "scale", "zero_point");
+void QuantizedRules::quantize(Node* node) {
+  QuantizedType type = output_type(node, "scale", "zero_point");
   type.dtype = static_cast<at::ScalarType>(static_cast<int64_t>(number(node, "dtype")));
   if (type.dtype != at::kQInt8 && type.dtype != at::kQUInt8) {
     refuse(node, "dtype", std::string(c10::toString(type.dtype)) + ", expected qint8 or quint8");
@@ -53,8 +53,8 @@ void QuantisedRules::quantize(Node* node) {
 }
 
 // aten's fake quantiser takes float32 scales and int32 zero points.
-void QuantisedRules::quantize_channels(Node* node) {
-  QuantisedType type;
+void QuantizedRules::quantize_channels(Node* node) {
+  QuantizedType type;
   type.per_channel = true;
   type.dtype = static_cast<at::ScalarType>(static_cast<int64_t>(number(node, "dtype")));
   const auto scales = torch::jit::toIValue(node->namedInput("scales"));
@@ -72,19 +72,19 @@ void QuantisedRules::quantize_channels(Node* node) {
 }
 
 // Stays until finish(): a value that was quantised and its dequantised self are told apart by it.
-void QuantisedRules::dequantize(Node* node) {
+void QuantizedRules::dequantize(Node* node) {
   if (node->output()->type()->kind() == c10::TypeKind::ListType) {
     refuse(node, "tensors", "a list of tensors is dequantised", "dequantize each tensor by itself");
   }
   dequantizes_.push_back(node);
 }
 
-void QuantisedRules::constant(Node* node) {
+void QuantizedRules::constant(Node* node) {
   const auto value = torch::jit::toIValue(node->output());
   if (!value || !value->isTensor() || !value->toTensor().defined()) return;
   const at::Tensor& tensor = value->toTensor();
   if (!tensor.is_quantized() || !node->hasUses()) return;
-  QuantisedType type;
+  QuantizedType type;
   type.dtype = tensor.scalar_type();
   type.per_channel = tensor.qscheme() != at::kPerTensorAffine;
   if (!type.per_channel) {
@@ -96,7 +96,7 @@ void QuantisedRules::constant(Node* node) {
   types_[result] = type;
 }
 
-void QuantisedRules::linear(Node* node) {
+void QuantizedRules::linear(Node* node) {
   input_type(node);
   const PackedLayer layer = unpack_linear(*torch::jit::toIValue(node->namedInput("W_prepack")));
   JitValue* weight = dequantized(node, layer.weight, "weight");
@@ -104,7 +104,7 @@ void QuantisedRules::linear(Node* node) {
   replace(node, y, output_type(node, "Y_scale_i", "Y_zero_point_i"));
 }
 
-void QuantisedRules::convolution(Node* node) {
+void QuantizedRules::convolution(Node* node) {
   input_type(node);
   if (!node->schema().argumentIndexWithName("packed_weight")) {
     refuse(node, "", "a form from before torch 1.6", "convert the model with a newer torch");
@@ -128,7 +128,7 @@ void QuantisedRules::convolution(Node* node) {
           output_type(node, "output_scale", "output_zero_point"));
 }
 
-void QuantisedRules::binary(Node* node) {
+void QuantizedRules::binary(Node* node) {
   if (!node->input(1)->type()->isSubtypeOf(*c10::TensorType::get())) return scalar(node);
   if (!node->schema().argumentIndexWithName("scale")) {
     refuse(node, "", "the form that writes to `out`", "use the form with scale and zero_point");
@@ -142,8 +142,8 @@ void QuantisedRules::binary(Node* node) {
 }
 
 // The kernels keep the codes and move the parameters.
-void QuantisedRules::scalar(Node* node) {
-  QuantisedType type = input_type(node);
+void QuantizedRules::scalar(Node* node) {
+  QuantizedType type = input_type(node);
   const double other = number(node, "b");
   const auto [low, high] = code_range(type.dtype);
   JitValue* y = nullptr;
@@ -167,12 +167,12 @@ void QuantisedRules::scalar(Node* node) {
   replace(node, y, type);
 }
 
-void QuantisedRules::concatenate(Node* node) {
+void QuantizedRules::concatenate(Node* node) {
   Node* list = node->input(0)->node();
   if (list->kind() != torch::jit::prim::ListConstruct) {
     refuse(node, "qx", "a list whose length is known only at run time");
   }
-  QuantisedType type;
+  QuantizedType type;
   for (size_t i = list->inputs().size(); i-- > 0;) {
     const auto found = types_.find(list->input(i));
     if (found == types_.end() || found->second.per_channel) {
@@ -188,7 +188,7 @@ void QuantisedRules::concatenate(Node* node) {
   replace(node, call(node, "aten::cat", {node->input(0), node->namedInput("dim")}), type);
 }
 
-void QuantisedRules::batch_norm(Node* node) {
+void QuantizedRules::batch_norm(Node* node) {
   input_type(node);
   JitValue* y = call(node, "aten::batch_norm",
                      {node->input(0), node->namedInput("weight"), node->namedInput("bias"),
@@ -197,7 +197,7 @@ void QuantisedRules::batch_norm(Node* node) {
   replace(node, y, output_type(node, "output_scale", "output_zero_point"));
 }
 
-void QuantisedRules::instance_norm(Node* node) {
+void QuantizedRules::instance_norm(Node* node) {
   input_type(node);
   const c10::IValue none;
   JitValue* y = call(node, "aten::instance_norm",
@@ -206,7 +206,7 @@ void QuantisedRules::instance_norm(Node* node) {
   replace(node, y, output_type(node, "output_scale", "output_zero_point"));
 }
 
-void QuantisedRules::unary(Node* node) {
+void QuantizedRules::unary(Node* node) {
   input_type(node);
   const Unary& spec = unary_op(unqualified(*node));
   std::vector<NamedValue> arguments = {node->input(0)};
@@ -215,8 +215,8 @@ void QuantisedRules::unary(Node* node) {
           output_type(node, "output_scale", "output_zero_point"));
 }
 
-void QuantisedRules::clamps(Node* node) {
-  const QuantisedType type = input_type(node);
+void QuantizedRules::clamps(Node* node) {
+  const QuantizedType type = input_type(node);
   JitValue* y = unqualified(*node) == "clamp"
                     ? call(node, "aten::clamp",
                            {node->input(0), node->namedInput("min"), node->namedInput("max")})
@@ -225,8 +225,8 @@ void QuantisedRules::clamps(Node* node) {
 }
 
 // An op of aten stays as it is; its result is rounded to the input's grid.
-void QuantisedRules::keeps_params(Node* node) {
-  const QuantisedType type = input_type(node);
+void QuantizedRules::keeps_params(Node* node) {
+  const QuantizedType type = input_type(node);
   const torch::jit::WithInsertPoint guard(node->next());
   JitValue* y = node->output();
   JitValue* quantized = fake_quantized(node, y, type);
@@ -234,10 +234,10 @@ void QuantisedRules::keeps_params(Node* node) {
   types_[quantized] = type;
 }
 
-void QuantisedRules::moves(Node* node) {
+void QuantizedRules::moves(Node* node) {
   const auto found = types_.find(node->input(0));
   if (found == types_.end()) return;  // view_as(x, other): only the other one is quantised
-  const QuantisedType type = found->second;
+  const QuantizedType type = found->second;
   const std::string name = node->kind().toQualString();
   if (type.per_channel && name != "aten::contiguous" && name != "aten::clone" &&
       name != "aten::detach") {
@@ -255,10 +255,10 @@ void QuantisedRules::moves(Node* node) {
 }
 
 // Those whose kernels choose the output's grid by the type of the codes.
-void QuantisedRules::fixed_params(Node* node) {
-  const QuantisedType input = input_type(node);
+void QuantizedRules::fixed_params(Node* node) {
+  const QuantizedType input = input_type(node);
   const bool tanh = unqualified(*node) == "tanh";
-  QuantisedType type{tanh ? 2.0 / 256 : 1.0 / 256, 0, input.dtype};
+  QuantizedType type{tanh ? 2.0 / 256 : 1.0 / 256, 0, input.dtype};
   if (input.dtype == at::kQUInt8 && tanh) type.zero_point = 128;
   if (input.dtype == at::kQInt8 && !tanh) type.zero_point = -128;
   const torch::jit::WithInsertPoint guard(node->next());
@@ -268,24 +268,24 @@ void QuantisedRules::fixed_params(Node* node) {
 }
 
 // Marked, so that an op without a rule for lists of quantised tensors is refused.
-void QuantisedRules::list(Node* node) {
+void QuantizedRules::list(Node* node) {
   for (const JitValue* input : node->inputs()) {
     if (const auto found = types_.find(input); found != types_.end()) {
-      types_[node->output()] = QuantisedType(found->second);
+      types_[node->output()] = QuantizedType(found->second);
       return;
     }
   }
 }
 
-void QuantisedRules::dynamic(Node* node) {
+void QuantizedRules::dynamic(Node* node) {
   refuse(node, "", "its activation's scale is chosen from the data at run time",
          "quantise statically, or use qcdq::fake_quantize_dynamic");
 }
 
-void QuantisedRules::query(Node*) {}  // of shapes, which stay
+void QuantizedRules::query(Node*) {}  // of shapes, which stay
 
-void QuantisedRules::answer(Node* node) {
-  const QuantisedType type = input_type(node);
+void QuantizedRules::answer(Node* node) {
+  const QuantizedType type = input_type(node);
   const torch::jit::WithInsertPoint guard(node);
   const c10::IValue value =
       unqualified(*node) == "q_scale" ? c10::IValue(type.scale) : c10::IValue(type.zero_point);

@@ -24,8 +24,8 @@ std::pair<int64_t, int64_t> code_range(at::ScalarType dtype) {
   return {std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()};
 }
 
-QuantisedRules::Rule QuantisedRules::find_rule(const Node& node) {
-  using R = QuantisedRules;
+QuantizedRules::Rule QuantizedRules::find_rule(const Node& node) {
+  using R = QuantizedRules;
   struct Family {
     Rule rule;
     const char* prefix;
@@ -87,7 +87,7 @@ QuantisedRules::Rule QuantisedRules::find_rule(const Node& node) {
   return moves ? &R::moves : nullptr;
 }
 
-void QuantisedRules::apply(Node* node) {
+void QuantizedRules::apply(Node* node) {
   const bool takes = std::any_of(node->inputs().begin(), node->inputs().end(),
                                  [&](const JitValue* input) { return types_.contains(input); });
   const std::string name = node->kind().toQualString();
@@ -106,7 +106,7 @@ void QuantisedRules::apply(Node* node) {
   }
 }
 
-void QuantisedRules::finish() {
+void QuantizedRules::finish() {
   for (const JitValue* output : graph_.outputs()) {
     if (!types_.contains(output)) continue;
     throw UnsupportedOp({.op = "output %" + output->debugName(),
@@ -119,7 +119,7 @@ void QuantisedRules::finish() {
   }
 }
 
-QuantisedType QuantisedRules::input_type(Node* node, size_t index) const {
+QuantizedType QuantizedRules::input_type(Node* node, size_t index) const {
   const auto found = types_.find(node->input(index));
   const std::string name = node->schema().arguments().at(index).name();
   if (found == types_.end()) refuse(node, name, "expected a quantised tensor");
@@ -129,9 +129,9 @@ QuantisedType QuantisedRules::input_type(Node* node, size_t index) const {
   return found->second;
 }
 
-QuantisedType QuantisedRules::output_type(Node* node, const char* scale,
+QuantizedType QuantizedRules::output_type(Node* node, const char* scale,
                                           const char* zero_point) const {
-  QuantisedType type;
+  QuantizedType type;
   if (const auto input = types_.find(node->input(0)); input != types_.end()) {
     type.dtype = input->second.dtype;
   }
@@ -140,7 +140,7 @@ QuantisedType QuantisedRules::output_type(Node* node, const char* scale,
   return type;
 }
 
-double QuantisedRules::number(Node* node, const char* name) const {
+double QuantizedRules::number(Node* node, const char* name) const {
   const auto value = constant_value(node->namedInput(name));
   if (value && value->isDouble()) return value->toDouble();
   if (value && value->isInt()) return static_cast<double>(value->toInt());
@@ -151,7 +151,7 @@ double QuantisedRules::number(Node* node, const char* name) const {
          "quantise statically, with a calibrated scale");
 }
 
-torch::jit::Value* QuantisedRules::call(Node* origin, const char* op,
+torch::jit::Value* QuantizedRules::call(Node* origin, const char* op,
                                         std::vector<NamedValue> arguments) {
   const torch::jit::WithInsertPoint guard(origin);
   JitValue* result = graph_.insert(torch::jit::Symbol::fromQualString(op), arguments);
@@ -160,8 +160,8 @@ torch::jit::Value* QuantisedRules::call(Node* origin, const char* op,
 }
 
 // At the graph's insert point, which may lie behind `origin`.
-torch::jit::Value* QuantisedRules::fake_quantized(Node* origin, JitValue* value,
-                                                  const QuantisedType& type) {
+torch::jit::Value* QuantizedRules::fake_quantized(Node* origin, JitValue* value,
+                                                  const QuantizedType& type) {
   const auto [low, high] = code_range(type.dtype);
   JitValue* result = graph_.insert(torch::jit::Symbol::aten("fake_quantize_per_tensor_affine"),
                                    {value, type.scale, type.zero_point, low, high});
@@ -169,10 +169,10 @@ torch::jit::Value* QuantisedRules::fake_quantized(Node* origin, JitValue* value,
   return result;
 }
 
-torch::jit::Value* QuantisedRules::dequantized(Node* origin, const at::Tensor& tensor,
+torch::jit::Value* QuantizedRules::dequantized(Node* origin, const at::Tensor& tensor,
                                                const std::string& name) {
   if (!tensor.is_quantized()) refuse(origin, "", "its packed weight is float16, expected integers");
-  const QuantisedCodes codes = codes_of(tensor);
+  const QuantizedCodes codes = codes_of(tensor);
   name_tensor(origin, codes.codes, name + "_quantized");
   const c10::IValue axis = codes.axis ? c10::IValue(*codes.axis) : c10::IValue();
   return call(
@@ -180,19 +180,19 @@ torch::jit::Value* QuantisedRules::dequantized(Node* origin, const at::Tensor& t
       {c10::IValue(codes.codes), c10::IValue(codes.scale), c10::IValue(codes.zero_point), axis});
 }
 
-torch::jit::Value* QuantisedRules::bias_of(Node* origin, const std::optional<at::Tensor>& bias) {
+torch::jit::Value* QuantizedRules::bias_of(Node* origin, const std::optional<at::Tensor>& bias) {
   const torch::jit::WithInsertPoint guard(origin);
   if (!bias) return graph_.insertConstant(c10::IValue());
   name_tensor(origin, *bias, "bias");
   return graph_.insertConstant(*bias);
 }
 
-void QuantisedRules::name_tensor(Node* origin, const at::Tensor& tensor, const std::string& name) {
+void QuantizedRules::name_tensor(Node* origin, const at::Tensor& tensor, const std::string& name) {
   const std::string path = module_path(*origin);
   program_.parameter_paths[tensor.const_data_ptr()] = path.empty() ? name : path + "." + name;
 }
 
-void QuantisedRules::replace(Node* node, JitValue* value, const QuantisedType& type) {
+void QuantizedRules::replace(Node* node, JitValue* value, const QuantizedType& type) {
   const torch::jit::WithInsertPoint guard(node);
   const std::string name = node->kind().toUnqualString();
   if (name.ends_with("_relu") && name != "leaky_relu") value = call(node, "aten::relu", {value});
@@ -202,7 +202,7 @@ void QuantisedRules::replace(Node* node, JitValue* value, const QuantisedType& t
   node->destroy();
 }
 
-void QuantisedRules::refuse(Node* node, const std::string& argument, const std::string& reason,
+void QuantizedRules::refuse(Node* node, const std::string& argument, const std::string& reason,
                             const std::string& hint) const {
   std::string value;
   if (!argument.empty() && node->maybeSchema() != nullptr &&

@@ -106,7 +106,7 @@ bool lower_quantized(Program& program) {
   program.integer_kernels = true;
   // A branch that a shape decides goes once record() has run the model.
   if (any_of(block, [](const Node& node) { return !node.blocks().empty(); })) return false;
-  QuantisedRules rules(program);
+  QuantizedRules rules(program);
   for (auto it = block->nodes().begin(); it != block->nodes().end();) {
     Node* node = *it;
     ++it;

@@ -9,6 +9,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "symbolic/graph/message_text.h"
 #include "symbolic/program/node_place.h"
 #include "symbolic/program/tensors.h"
 
@@ -90,12 +91,8 @@ class ProgramText {
       text += value_text(node.input(i));
     }
     text += ")";
-    const std::string module = module_path(node);
-    const std::string line = source_line(node);
-    if (!module.empty() || !line.empty()) {
-      text += "  # " + module + (module.empty() || line.empty() ? "" : ", ") + line;
-    }
-    return text;
+    const std::string place = place_text(module_path(node), source_line(node));
+    return place.empty() ? text : text + "  # " + place;
   }
 
   /// Those of prim ops that say what is done; others are left out.

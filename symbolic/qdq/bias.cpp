@@ -22,7 +22,7 @@ struct Layer {
   OnnxNode* node;
   OnnxNode* bias_node;  // the node that takes the bias: `node`, or the Add behind a MatMul
   size_t bias_input;
-  QuantisedValue input;
+  QuantizedValue input;
   IntegerConstant weight;
   std::vector<double> bias;
   std::optional<IntegerConstant> codes;  // the source's own int32 bias

@@ -97,7 +97,7 @@ std::optional<std::vector<double>> constant_values(const OnnxGraph& graph, const
   return std::nullopt;
 }
 
-std::optional<QuantisedValue> quantized_value(const OnnxGraph& graph, const GraphIndex& index,
+std::optional<QuantizedValue> quantized_value(const OnnxGraph& graph, const GraphIndex& index,
                                               std::string value, int* moved) {
   OnnxNode* node = index.producer(value);
   for (; node != nullptr && moves_elements(*node); node = index.producer(node->inputs[0])) {
@@ -106,7 +106,7 @@ std::optional<QuantisedValue> quantized_value(const OnnxGraph& graph, const Grap
   if (node == nullptr || node->op_type != "DequantizeLinear" || !node->domain.empty()) return {};
   std::optional<QuantParams> params = quant_params(graph, *node);
   if (!params) return {};
-  QuantisedValue found{node, index.producer(node->inputs[0]), nullptr, std::move(*params), {}};
+  QuantizedValue found{node, index.producer(node->inputs[0]), nullptr, std::move(*params), {}};
   found.range = integer_range(found.params.storage);
   if (found.q != nullptr && found.q->op_type == "Clip") {
     const auto bounds = clip_bounds(graph, *found.q);

@@ -41,7 +41,7 @@ std::optional<std::vector<double>> constant_values(const OnnxGraph& graph, const
                                                    const std::string& value);
 
 /// A quantised activation: QuantizeLinear -> [Clip] -> DequantizeLinear.
-struct QuantisedValue {
+struct QuantizedValue {
   OnnxNode* dq = nullptr;
   OnnxNode* q = nullptr;
   OnnxNode* clip = nullptr;  // nullptr: none
@@ -50,7 +50,7 @@ struct QuantisedValue {
 };
 /// The quantiser that `value` comes out of, seen through ops that only move elements (MaxPool,
 /// Reshape, ...); the number of such ops goes to *moved.
-std::optional<QuantisedValue> quantized_value(const OnnxGraph& graph, const GraphIndex& index,
+std::optional<QuantizedValue> quantized_value(const OnnxGraph& graph, const GraphIndex& index,
                                               std::string value, int* moved = nullptr);
 
 /// Where a weight's output channels lie in it, for Conv, ConvTranspose (group 1) and Gemm; -1 for

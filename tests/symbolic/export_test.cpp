@@ -111,7 +111,7 @@ TEST_F(ExportTest, EveryOpsetLoadsAndComputesTheSame) {
   }
 }
 
-TEST_F(ExportTest, QuantisersBecomeQAndDqWhateverHoldsTheWeight) {
+TEST_F(ExportTest, QuantizersBecomeQAndDqWhateverHoldsTheWeight) {
   for (bool parameter : {true, false}) {
     SCOPED_TRACE(parameter ? "parameter" : "buffer");
     const torch::jit::Module net = quantized_conv_net(parameter);

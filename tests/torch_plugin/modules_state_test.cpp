@@ -59,7 +59,7 @@ void train_steps(Net& net, int steps) {
   }
 }
 
-TEST_F(LayerState, TraceHoldsOneOpPerQuantiserAndNoArithmetic) {
+TEST_F(LayerState, TraceHoldsOneOpPerQuantizerAndNoArithmetic) {
   Net net;
   train_steps(net, 4);
   net->eval();
@@ -123,7 +123,7 @@ TEST_F(LayerState, CloneIsEqualAndIndependent) {
   EXPECT_TRUE(torch::equal(net->forward(x), y));
 }
 
-TEST_F(LayerState, ToTypeLeavesQuantisersAlone) {
+TEST_F(LayerState, ToTypeLeavesQuantizersAlone) {
   Net net;
   train_steps(net, 4);
   net->to(torch::kDouble);

@@ -87,7 +87,7 @@ TEST_F(Layers, EveryWidthStaysInItsRange) {
   }
 }
 
-TEST_F(Layers, LinearDefaultQuantisesTheWeightOnly) {
+TEST_F(Layers, LinearDefaultQuantizesTheWeightOnly) {
   qcdq::QuantLinear fc(3, 128);
   EXPECT_FALSE(fc->input_quant);
   EXPECT_FALSE(fc->bias_quant);
@@ -351,7 +351,7 @@ TEST_F(Layers, BiasScaleFromAnEarlierLayer) {
                  "expected a layer without an input quantiser of its own");
 }
 
-TEST_F(Layers, ConvolutionsEqualTheFloatOpOnQuantisedValues) {
+TEST_F(Layers, ConvolutionsEqualTheFloatOpOnQuantizedValues) {
   const auto channel = qcdq::int4().narrow();
   qcdq::QuantConv1d c1(qcdq::QuantConv1dOptions(4, 6, 3).stride(2).padding(1).groups(2).weight(
       channel.per_channel(0)));

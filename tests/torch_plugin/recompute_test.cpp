@@ -104,7 +104,7 @@ TEST(Recompute, GradientsKeepTheirBits) {
 }
 
 // Whether quantised tensors live on after the call that used them, in what the backward keeps.
-TEST(Recompute, QuantisedOperandsAreNotKept) {
+TEST(Recompute, QuantizedOperandsAreNotKept) {
   for (const Case& c : kCases) {
     if (std::string(c.name) == "linear without bias") continue;  // y there is a sum's
     for (const bool recompute : {false, true}) {

@@ -318,7 +318,7 @@ TEST(Convert, UserRowsAreUsed) {
   EXPECT_EQ(graph.nodes.front().outputs[0], "y0");
 }
 
-TEST(Convert, AQuantisedWeightNamesItsLayer) {
+TEST(Convert, AQuantizedWeightNamesItsLayer) {
   Program program = recorded(
       small_case({"input x f32[1,2]", "const fc.weight f32[3,2]"},
                  {"%w : Tensor = aten::fake_quantize_per_tensor_affine(%fc.weight, 0.1, 0, -8, 7)",

@@ -58,7 +58,7 @@ def forward(self, x):
   EXPECT_EQ(counts.at("aten::fake_quantize_per_channel_affine"), 1);
 }
 
-TEST(Lower, KeepsEveryQuantiserOfConstants) {
+TEST(Lower, KeepsEveryQuantizerOfConstants) {
   const std::string text = R"(
 graph(%x : Tensor):
   %one : int = prim::Constant[value=1]()
@@ -409,7 +409,7 @@ def forward(self, x):
   EXPECT_EQ(ops(lowered(module, {at::ones({1})})), (Ops{{"aten::relu", 1}}));
 }
 
-TEST(Lower, QuantisedTensorsAreMovedOnTheirGrid) {
+TEST(Lower, QuantizedTensorsAreMovedOnTheirGrid) {
   const torch::jit::Module module = module_of(R"(
 def forward(self, x):
     q = torch.quantize_per_tensor(x, 0.5, 3, 13)

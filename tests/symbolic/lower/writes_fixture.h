@@ -61,12 +61,15 @@ inline Program checked(const std::string& script, const std::vector<at::Tensor>&
   return program;
 }
 
-/// What settling the module's script throws.
+/// The whole text of what settling the module's script throws; "" where it throws nothing.
 inline std::string refusal_of(const std::string& script, const std::vector<at::Tensor>& inputs) {
-  return error_of([&] {
-    Program program = program_from_torchscript(module_of(script), copies_of(inputs), {});
+  Program program = program_from_torchscript(module_of(script), copies_of(inputs), {});
+  try {
     settle(program);
-  });
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "";
 }
 
 }  // namespace qcdq

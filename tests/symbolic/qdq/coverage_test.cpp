@@ -134,7 +134,7 @@ TEST(Coverage, ResidualAddNeedsUnsignedStorage) {
   }
 }
 
-TEST(Coverage, ReluBeforeTheQuantiserCountsOnlyAtItsLeastCode) {
+TEST(Coverage, ReluBeforeTheQuantizerCountsOnlyAtItsLeastCode) {
   for (const bool least : {true, false}) {
     OnnxGraph graph = layer("Conv", kU8, kU8);
     add_node(graph, "Relu", {"layer"}, "relu");

@@ -159,7 +159,7 @@ TEST(Bias, OfFloatInputStaysFloat) {
   EXPECT_TRUE(net.notes.empty());
 }
 
-TEST(Bias, OfAFloatLayerBetweenQuantisersIsNotedAtOpset10) {
+TEST(Bias, OfAFloatLayerBetweenQuantizersIsNotedAtOpset10) {
   struct Row {
     int64_t opset;
     bool bias;
@@ -189,7 +189,7 @@ TEST(Bias, OfAFloatLayerBetweenQuantisersIsNotedAtOpset10) {
   }
 }
 
-TEST(Bias, OfTheSourceStaysExactAtItsOwnScaleAndIsRequantisedAtAnother) {
+TEST(Bias, OfTheSourceStaysExactAtItsOwnScaleAndIsRequantizedAtAnother) {
   struct Row {
     float scale;
     Numbers codes;

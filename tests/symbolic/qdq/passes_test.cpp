@@ -124,7 +124,7 @@ TEST(WeightView, ReshapeAcrossChannelsIsLeft) {
   EXPECT_EQ(net.ops(), (Ops{"DequantizeLinear", "Reshape", "MatMul"}));
 }
 
-TEST(Relu, BeforeAnUnsignedQuantiserIsDropped) {
+TEST(Relu, BeforeAnUnsignedQuantizerIsDropped) {
   Net net({4});
   net.node("Relu", {"x"}, "r");
   net.quantizer("r", "y", 0.5f, 0);
@@ -356,7 +356,7 @@ TEST(CodeArithmetic, RecoversTheCodesOfAten) {
   EXPECT_FALSE(recover_codes(floats({2, 256}, y), params, {-128, 127}).has_value());
 }
 
-TEST(CodeArithmetic, QuantisesBlocksAndNarrowTypes) {
+TEST(CodeArithmetic, QuantizesBlocksAndNarrowTypes) {
   QuantParams params;
   params.scale = {1, 2, 4, 8};
   params.zero_point = {0, 0, 0, 0};

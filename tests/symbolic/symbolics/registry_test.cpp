@@ -317,7 +317,7 @@ TEST(OpTraits, PluginsAddToThem) {
   ASSERT_NE(find_symbolic("aten::add", "Tensor", 21), nullptr);  // qcdq's own conversion
 }
 
-TEST(OpTraits, AQuantiserThatNoRowNamesIsNotFolded) {
+TEST(OpTraits, AQuantizerThatNoRowNamesIsNotFolded) {
   EXPECT_EQ(op_traits("aten::some_new_fake_quantize_per_block"), OpTraits::kNeverFold);
   EXPECT_EQ(op_traits("aten::fused_fake_quant"), OpTraits::kNeverFold);
   EXPECT_EQ(op_traits("aten::quantile"), OpTraits::kNone);
