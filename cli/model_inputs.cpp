@@ -130,18 +130,24 @@ at::Tensor random_tensor(const ModelInput& input, const std::vector<int64_t>& di
   return at::randint(0, 2, dims, generator, at::kLong).to(input.dtype);
 }
 
-/// The spec of each argument but self, nullptr where there is none. A spec names it by its name, or
-/// as the schema does.
+/// Whether `word` is `name` as TorchScript prints it, with a number that makes it unique: "x.1".
+bool is_printed_name(const std::string& word, const std::string& name) {
+  if (!word.starts_with(name + ".") || word.size() == name.size() + 1) return false;
+  return word.find_first_not_of("0123456789", name.size() + 1) == std::string::npos;
+}
+
+/// The spec of each name, nullptr where there is none.
 std::vector<const InputSpec*> match_specs(const std::vector<InputSpec>& specs,
-                                          const std::vector<std::string>& names,
-                                          const std::vector<c10::Argument>& arguments) {
+                                          const std::vector<std::string>& names) {
   std::vector<const InputSpec*> found(names.size());
   for (const InputSpec& spec : specs) {
-    size_t index =
-        static_cast<size_t>(std::find(names.begin(), names.end(), spec.name) - names.begin());
-    for (size_t i = 0; i < names.size() && index == names.size(); ++i) {
-      if (arguments[i + 1].name() == spec.name) index = i;
+    auto named = std::find(names.begin(), names.end(), spec.name);
+    if (named == names.end()) {
+      named = std::find_if(names.begin(), names.end(), [&](const std::string& name) {
+        return is_printed_name(spec.name, name);
+      });
     }
+    const auto index = static_cast<size_t>(named - names.begin());
     if (index == names.size()) {
       throw UsageError("--input " + spec.name +
                        ": the model has no such input, it has: " + joined(names));
@@ -163,7 +169,7 @@ std::vector<ModelInput> match_inputs(const torch::jit::Module& module, const std
                                      const std::vector<NamedType>* file_inputs) {
   const auto& arguments = method_schema(module, method).arguments();
   const std::vector<std::string> names = argument_names(module, method);
-  const std::vector<const InputSpec*> spec_of = match_specs(specs, names, arguments);
+  const std::vector<const InputSpec*> spec_of = match_specs(specs, names);
   std::vector<ModelInput> inputs;
   std::vector<std::string> missing;
   size_t given = 0;  // inputs up to the last one that is not a default
@@ -188,7 +194,6 @@ std::vector<ModelInput> match_inputs(const torch::jit::Module& module, const std
       continue;
     }
     input.name = names[i];
-    input.argument = argument.name();
     inputs.push_back(std::move(input));
     if (inputs.back().is_tensor()) given = inputs.size();
   }
@@ -207,7 +212,7 @@ std::vector<ModelInput> match_inputs(const ExportedProgram& program,
   std::vector<std::string> names;
   for (const ExportedProgram::Input& known : program.inputs()) {
     ModelInput input;
-    input.name = input.argument = known.name;
+    input.name = known.name;
     input.dtype = known.example.scalar_type();
     input.dims = known.example.sizes().vec();
     input.symbols = known.symbols;
@@ -264,8 +269,8 @@ void mark_dynamic(std::vector<ModelInput>& inputs, std::vector<DynamicAxis>& axe
     for (ModelInput& candidate : inputs) {
       if (!candidate.is_tensor()) continue;
       names.push_back(candidate.name);
-      const bool by_schema = input == nullptr && candidate.argument == axis.input;
-      if (candidate.name == axis.input || by_schema) input = &candidate;
+      const bool printed = input == nullptr && is_printed_name(axis.input, candidate.name);
+      if (candidate.name == axis.input || printed) input = &candidate;
     }
     if (!input) throw UsageError(text + "there is no such input, there are: " + joined(names));
     const auto rank = static_cast<int64_t>(input->dims.size());

@@ -18,8 +18,7 @@ namespace qcdq::cli {
 
 /// One argument of the method, in the schema's order.
 struct ModelInput {
-  std::string name;      // as qcdq::argument_names has it
-  std::string argument;  // in the schema: a loaded trace's "x.1", where the name is "x"
+  std::string name;  // as qcdq::argument_names has it
   at::ScalarType dtype = at::kFloat;
   std::vector<int64_t> dims;
   std::vector<std::string> symbols;  // per dimension: "" or the dynamic dimension's name

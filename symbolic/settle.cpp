@@ -12,18 +12,16 @@
 
 namespace qcdq {
 
-void settle_lowered(Program& program, ProgramDump* dump) {
+namespace {
+
+void run_rounds(Program& program, Recorder& recorder, ProgramDump* dump) {
   // Each round settles one level of branches, loops and lists; models nest a few.
   constexpr int kMostRounds = 64;
-  Recorder recorder(program, dump);
   recorder.run();
   std::vector<std::string> folded;
   for (int round = 0; round < kMostRounds; ++round) {
     folded = recorder.fold();
-    if (folded.empty()) {
-      check_lowered(program);
-      return recorder.finish();
-    }
+    if (folded.empty()) return;
     lower(program, dump, "lower " + std::to_string(round + 2));
     recorder.refresh();
   }
@@ -32,9 +30,20 @@ void settle_lowered(Program& program, ProgramDump* dump) {
                            ")");
 }
 
+}  // namespace
+
+void settle_lowered(Program& program, ProgramDump* dump) {
+  Recorder recorder(program, dump);
+  run_rounds(program, recorder, dump);
+  recorder.finish();
+}
+
 void settle(Program& program, ProgramDump* dump) {
   lower(program, dump, "lower 1");
-  settle_lowered(program, dump);
+  Recorder recorder(program, dump);
+  run_rounds(program, recorder, dump);
+  check_lowered(program);
+  recorder.finish();
 }
 
 }  // namespace qcdq

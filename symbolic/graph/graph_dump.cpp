@@ -153,7 +153,8 @@ GraphDump::GraphDump(const std::string& folder, const std::string& title) : fold
   contents_ << title << "\n"
             << "A line a pass, in the order in which they ran: its number, the phase, the pass, "
                "what it changed.\n"
-            << "NNN_*.txt is the graph after pass NNN; where nothing changed there is none.\n\n"
+            << "NNN_*.txt is the graph after pass NNN; where nothing changed there is none. The "
+               "changes alone: grep -v 'no change'.\n\n"
             << std::flush;
   if (!contents_) fail_to_write(folder_ / kContents);
 }

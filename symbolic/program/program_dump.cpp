@@ -32,6 +32,22 @@ std::string double_text(double value) {
   return text.find_first_not_of("-0123456789") == std::string::npos ? text + ".0" : text;
 }
 
+/// A list or tuple of constants that nobody writes to: as good as a constant itself.
+bool is_constant_list(const Node& node) {
+  if (node.kind() != prim::ListConstruct && node.kind() != prim::TupleConstruct) return false;
+  for (const JitValue* input : node.inputs()) {
+    const bool tensor = input->type()->kind() == c10::TypeKind::TensorType;
+    if (tensor || input->node()->kind() != prim::Constant) return false;
+  }
+  for (const torch::jit::Use& use : node.output()->uses()) {
+    const c10::FunctionSchema* schema = use.user->maybeSchema();
+    if (schema == nullptr || use.offset >= schema->arguments().size()) return false;
+    const c10::AliasInfo* alias = schema->arguments()[use.offset].alias_info();
+    if (alias != nullptr && alias->isWrite()) return false;
+  }
+  return true;
+}
+
 class ProgramText {
  public:
   ProgramText(const Program& program, const TypesById& types) : program_(program), types_(types) {}
@@ -52,7 +68,7 @@ class ProgramText {
  private:
   void print_nodes(const Block* block, const std::string& indent) {
     for (const Node* node : block->nodes()) {
-      if (node->kind() == prim::Constant) continue;  // printed where it is used
+      if (node->kind() == prim::Constant || is_constant_list(*node)) continue;  // with its user
       ++nodes_by_op_[node->kind().toQualString()];
       for (const JitValue* input : node->inputs()) print_constant(input, indent);
       text_ += indent + node_text(*node) + "\n";
@@ -122,6 +138,14 @@ class ProgramText {
       const auto constant = torch::jit::toIValue(value);
       if (constant && constant->isTensor()) return tensor_name(constant->toTensor(), value);
       if (constant) return constant_text(*constant);
+    }
+    if (is_constant_list(*value->node())) {
+      std::vector<c10::IValue> elements;
+      for (const JitValue* input : value->node()->inputs()) {
+        elements.push_back(*torch::jit::toIValue(input));
+      }
+      const bool tuple = value->node()->kind() == prim::TupleConstruct;
+      return list_text(elements, tuple ? "(" : "[", tuple ? ")" : "]");
     }
     return "%" + value->debugName();
   }

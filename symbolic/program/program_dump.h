@@ -16,7 +16,8 @@ using TypesById = std::unordered_map<size_t, TensorType>;
 
 /// One line a node: `%5: float32[1,4,8,8] = aten::conv2d(input=%x, weight=%conv1.weight,
 /// stride=[1, 1], ...)  # conv1, net.py:12`. Weights are named by their path in the module and
-/// stand, without their data, before their first user; other constants stand in the arguments.
+/// stand, without their data, before their first user; other constants, and lists of them that
+/// nobody writes to, stand in the arguments.
 GraphPicture picture_of(const Program& program, const TypesById& types);
 
 /// What the phases on a Program tell a dump.

@@ -82,15 +82,15 @@ Value truncated(GraphBuilder& graph, const Value& x) {
   return graph.op("Mul", {graph.op("Sign", {x}), graph.op("Floor", {graph.op("Abs", {x})})});
 }
 
-// 1 where the remainder is not 0 and its sign differs from the divisor's, as `dtype`: where
-// truncation and floor differ.
-Value floor_correction(GraphBuilder& graph, const Value& remainder, const Value& divisor,
-                       DType dtype) {
+// True where the remainder is not 0 and its sign differs from the divisor's: where truncation and
+// floor differ.
+Value floor_is_below(GraphBuilder& graph, const Value& remainder, const Value& divisor,
+                     DType dtype) {
   const Value zero = graph.scalar(dtype, 0);
   const Value negative = graph.op("Less", {remainder, zero});
   const Value opposite = graph.op("Xor", {negative, graph.op("Less", {divisor, zero})});
   const Value inexact = graph.op("Not", {graph.op("Equal", {remainder, zero})});
-  return graph.cast(graph.op("And", {opposite, inexact}), dtype);
+  return graph.op("And", {opposite, inexact});
 }
 
 // ATen's floor division. For floats it starts from fmod and not from x / y: 1 // 0.1 is 9, floor(1
@@ -99,11 +99,13 @@ Value floor_divided(GraphBuilder& graph, const Value& x, const Value& y, DType d
   if (!is_floating(dtype)) {
     const Value quotient = graph.op("Div", {x, y});  // truncates
     const Value remainder = graph.op("Sub", {x, graph.op("Mul", {quotient, y})});
-    return graph.op("Sub", {quotient, floor_correction(graph, remainder, y, dtype)});
+    return graph.op("Sub",
+                    {quotient, graph.cast(floor_is_below(graph, remainder, y, dtype), dtype)});
   }
   const Value remainder = graph.op("Mod", {x, y}, {{"fmod", int64_t{1}}});
   const Value exact = graph.op("Div", {graph.op("Sub", {x, remainder}), y});
-  const Value quotient = graph.op("Sub", {exact, floor_correction(graph, remainder, y, dtype)});
+  const Value quotient =
+      graph.op("Sub", {exact, graph.cast(floor_is_below(graph, remainder, y, dtype), dtype)});
   const Value below = graph.op("Floor", {quotient});
   const Value off_by_one =
       graph.op("Greater", {graph.op("Sub", {quotient, below}), graph.scalar(dtype, 0.5)});
@@ -140,7 +142,8 @@ Values remainder(GraphBuilder& graph, NodeArgs& args) {  // the sign of the divi
   const Value y = operand(graph, args, "other", dtype, ends_with_scalar(args));
   if (!is_floating(dtype)) return {graph.op("Mod", {x, y})};
   const Value rest = graph.op("Mod", {x, y}, {{"fmod", int64_t{1}}});
-  return {graph.op("Add", {rest, graph.op("Mul", {floor_correction(graph, rest, y, dtype), y})})};
+  const Value below = floor_is_below(graph, rest, y, dtype);
+  return {graph.op("Where", {below, graph.op("Add", {rest, y}), rest})};
 }
 
 Values pow(GraphBuilder& graph, NodeArgs& args) {

@@ -114,6 +114,27 @@ Values masked_scatter(GraphBuilder& graph, NodeArgs& args) {
   return {graph.op("Where", {mask, graph.op("Reshape", {values, shape}), x})};
 }
 
+// The positions `index` of one dimension replaced by a number.
+Values index_fill(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const std::vector<int64_t> dims = dims_of(graph, args, "self", x);
+  if (dims.empty()) args.unsupported("self", "a 0-d tensor", "expected one with dimensions");
+  const int64_t dim = wrap_dim(args.integer("dim"), static_cast<int64_t>(dims.size()));
+  const int64_t size = fixed_size(args, dims, dim);
+  const Value index = emit_reshape(graph, graph.cast(args.tensor("index"), DType::kInt64), {-1});
+  const Value one =
+      graph.op("Expand", {graph.scalar(DType::kInt64, 1), graph.op("Shape", {index})});
+  const Value none = constant_of(graph, DType::kInt64, size, 0);
+  const Value filled = graph.op("ScatterElements", {none, index, one}, {{"axis", int64_t{0}}});
+  std::vector<int64_t> along(dims.size(), 1);
+  along[static_cast<size_t>(dim)] = size;
+  const Value mask = emit_reshape(graph, graph.cast(filled, DType::kBool), along);
+  const DType dtype = args.output_type().dtype;
+  const Value value = args.op().ends_with("Tensor") ? graph.cast(args.tensor("value"), dtype)
+                                                    : graph.scalar(dtype, args.number("value"));
+  return {graph.op("Where", {mask, value, x})};
+}
+
 // copy: `src` in the shape and element type of `self`.
 Values copy(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
@@ -140,7 +161,8 @@ constexpr Symbolic kRows[] = {
     facts_of("aten::scatter_reduce", kKeepsElementType),
     facts_of("aten::index_add", kKeepsElementType),
     facts_of("aten::index_copy", kKeepsElementType),
-    facts_of("aten::index_fill", kKeepsElementType),
+    {"aten::index_fill.int_Scalar", 11, index_fill, "ScatterElements, Where", kKeepsElementType},
+    {"aten::index_fill.int_Tensor", 11, index_fill, "ScatterElements, Where", kKeepsElementType},
 };
 
 }  // namespace

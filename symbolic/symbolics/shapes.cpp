@@ -216,6 +216,14 @@ Values slice_tensor(GraphBuilder& graph, NodeArgs& args) {
   return {emit_slice(graph, x, dim, start, end, step)};
 }
 
+Values narrow(GraphBuilder& graph, NodeArgs& args) {
+  const Value x = args.tensor("self");
+  const int64_t dim = wrap_dim(args.integer("dim"), rank_of(graph, args, "self", x));
+  const int64_t start = args.integer("start");
+  const int64_t end = start + args.integer("length");
+  return {emit_slice(graph, x, dim, start, start < 0 && end == 0 ? kEnd : end)};
+}
+
 Values expand(GraphBuilder& graph, NodeArgs& args) {
   const Value x = args.tensor("self");
   if (args.has("implicit")) args.ignore("implicit", "says only who asked for the expansion");
@@ -340,6 +348,7 @@ constexpr Symbolic kRows[] = {
     {"aten::concat", 10, cat, "Concat"},
     {"aten::stack", 10, stack, "Unsqueeze, Concat"},
     {"aten::slice.Tensor", 10, slice_tensor, "Slice", kMovesElements},
+    {"aten::narrow", 10, narrow, "Slice", kMovesElements},
     {"aten::expand", 10, expand, "Expand", kMovesElements},
     {"aten::expand_as", 10, expand, "Expand", kMovesElements},
     {"aten::chunk", 10, split_recorded, "Split", kMovesElements},

@@ -74,7 +74,7 @@ def test_order_is_the_schemas_and_defaults_may_be_left_out(qcdq, models, tmp_pat
 
 
 def test_traced_names(qcdq, models, tmp_path):
-    """A loaded trace names its argument x.1; the command line and the file say x."""
+    """A printed trace names its argument x.1; the command line and the file say x."""
     for spec in ["x=f32[2,4]", "x.1=f32[2,4]"]:
         result = qcdq("export", models["traced"], "-o", "o.onnx", "--input", spec, cwd=tmp_path)
         assert result.returncode == 0, result

@@ -202,7 +202,8 @@ def test_libraries_need_no_python():
             ["objdump", "-p", str(path)], capture_output=True, text=True, check=True
         ).stdout
         assert "libpython" not in needed and "libtorch_python" not in needed
-        assert ("libqcdq_ops.so" in needed) == (name == "libqcdq_onnx.so")
+        needs_ops = re.search(r"NEEDED +libqcdq_ops\.so$", needed, re.M) is not None
+        assert needs_ops == (name == "libqcdq_onnx.so")
 
 
 def test_console_script_is_the_cpp_program():

@@ -9,6 +9,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "symbolic/lower/passes.h"
+#include "symbolic/lower/passes.h"
 #include "symbolic/program/interpreter.h"
 #include "symbolic/source/quantized_decomposed.h"
 

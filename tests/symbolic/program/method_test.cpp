@@ -12,8 +12,8 @@ namespace {
 
 /// `def forward(self, n): return EXPRESSION` where `self.b` is a literal, as in a trace.
 torch::jit::Module traced(const std::string& expression, const at::Tensor& literal) {
-  torch::jit::Module module =
-      module_of("def forward(self, n):\n  return " + expression, at::ones({2}), at::ones({2}));
+  torch::jit::Module module = module_of("def forward(self, n):\n  return " + expression + "\n",
+                                        at::ones({2}), at::ones({2}));
   auto graph = module.get_method("forward").graph();
   for (torch::jit::Node* node : graph->nodes()) {
     if (node->kind() != torch::jit::prim::GetAttr) continue;
@@ -50,7 +50,8 @@ TEST(MethodGraph, NumbersAreExactAndOthersStayTensors) {
   const auto sum = MethodRunner(module, "forward")({at::zeros({2}, at::kLong)}).toTensor();
   EXPECT_EQ(sum[0].item<int64_t>(), large);
   const auto overload = [](const torch::jit::Module& of) {
-    for (torch::jit::Node* node : method_graph(of, "forward")->nodes()) {
+    const auto graph = method_graph(of, "forward");
+    for (torch::jit::Node* node : graph->nodes()) {
       if (node->kind() == torch::jit::aten::add) return node->schema().overload_name();
     }
     return std::string("no add");
@@ -60,7 +61,7 @@ TEST(MethodGraph, NumbersAreExactAndOthersStayTensors) {
   EXPECT_EQ(overload(traced("n + self.b", torch::scalar_tensor(true, at::kBool))), "Tensor");
   // A buffer is read when the model runs: it keeps its type.
   const torch::jit::Module buffer =
-      module_of("def forward(self, n):\n  return n + self.b", at::ones({2}),
+      module_of("def forward(self, n):\n  return n + self.b\n", at::ones({2}),
                 torch::scalar_tensor(1.5, at::kDouble));
   EXPECT_EQ(overload(buffer), "Tensor");
   EXPECT_EQ(type_of_run(buffer, at::arange(3)), at::kDouble);
@@ -70,7 +71,7 @@ TEST(MethodGraph, NumbersAreExactAndOthersStayTensors) {
 }
 
 TEST(MethodRunner, FillsDefaultsAndChecksArguments) {
-  const torch::jit::Module module = module_of("def scaled(self, n, k: int = 3):\n  return n * k");
+  const torch::jit::Module module = module_of("def scaled(self, n, k: int = 3):\n  return n * k\n");
   MethodRunner run(module, "scaled");
   EXPECT_EQ(run({at::ones({1})}).toTensor().item<float>(), 3);
   EXPECT_EQ(run({at::ones({1}), 5}).toTensor().item<float>(), 5);

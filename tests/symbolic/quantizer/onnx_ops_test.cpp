@@ -26,7 +26,9 @@ TEST(OnnxOps, EveryRowIsAnOpOfOnnx) {
     EXPECT_TRUE(seen.insert(row.op_type).second) << row.op_type;
     const auto* schema = onnx::OpSchemaRegistry::Schema(std::string(row.op_type), 21, "");
     ASSERT_NE(schema, nullptr) << row.op_type;
-    if (row.takes_weight) EXPECT_GE(schema->max_input(), 2) << row.op_type;
+    if (row.takes_weight) {
+      EXPECT_GE(schema->max_input(), 2) << row.op_type;
+    }
     EXPECT_EQ(row.takes_bias, row.takes_weight && schema->max_input() == 3) << row.op_type;
     EXPECT_EQ(&onnx_op_facts(node_of(std::string(row.op_type))), &row);
   }

@@ -224,7 +224,7 @@ def forward(self, x):
     return a, b, c, d, e
 )"),
                                    {at::tensor({1.0F, -1.0F, 2.0F})});
-  EXPECT_EQ(output_type(program, 0).dims, (std::vector<int64_t>{-1, 1}));
+  EXPECT_EQ(output_type(program, 0).dims, (std::vector<int64_t>{-1, 1}));  // [matches, rank of x]
   EXPECT_EQ(output_type(program, 1).dims, (std::vector<int64_t>{-1}));
   EXPECT_EQ(output_type(program, 2).dims, (std::vector<int64_t>{-1}));
   EXPECT_EQ(output_type(program, 3).dims, (std::vector<int64_t>{3}));

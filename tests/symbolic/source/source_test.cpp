@@ -197,7 +197,7 @@ TEST(TorchScriptSource, SecondExamplesRepeatTheFirst) {
 /// forward(self, x.1, x.2, x_1, y): what argument_names has to keep apart.
 torch::jit::Module module_with_like_names() {
   torch::jit::Module module("M");
-  module.define("def forward(self, a, b, c, d):\n    return a + b * c - d");
+  module.define("def forward(self, a, b, c, d):\n    return a + b * c - d\n");
   torch::jit::Function& forward = module.get_method("forward").function();
   const char* names[] = {"self", "x.1", "x.2", "x_1", "y"};
   std::vector<c10::Argument> arguments;

@@ -76,7 +76,7 @@ TEST(CompareCodesTest, PerChannelAndBlocked) {
   EXPECT_EQ(error_of([&] { compare_with_formula(q, values); }), "q: axis 2 of a tensor of rank 2");
   values["c"] = floats({2, 4}, std::vector<float>(8));
   EXPECT_EQ(error_of([&] { compare_with_formula(q, values); }),
-            "'c' has ONNX element type 1: expected 8-, 16- or 32-bit integers");
+            "'c' has element type float32: expected integers of at most 32 bits");
 }
 
 TEST(CompareCodesTest, HalfPrecisionInput) {
