@@ -10,7 +10,6 @@
 #include <stdexcept>
 
 #include "symbolic/lower/passes.h"
-#include "symbolic/lower/passes.h"
 #include "symbolic/program/interpreter.h"
 #include "symbolic/source/quantized_decomposed.h"
 
