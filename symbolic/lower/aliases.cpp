@@ -10,6 +10,8 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "symbolic/program/run_node.h"
+
 namespace qcdq {
 
 using torch::jit::Node;
@@ -141,13 +143,9 @@ View view_of(const Node& node) {
 }
 
 bool may_copy(const Node& node) {
-  static constexpr std::array<std::string_view, 6> kOps = {"aten::contiguous", "aten::flatten",
-                                                           "aten::ravel",      "aten::reshape",
-                                                           "aten::to",         "aten::reshape_as"};
   if (node.outputs().size() != 1 || !is_tensor(node.output())) return false;
   if (node.kind() == torch::jit::Symbol::fromQualString("aten::_unsafe_view")) return false;
-  return hides_sharing(node) ||
-         std::find(kOps.begin(), kOps.end(), node.kind().toQualString()) != kOps.end();
+  return hides_sharing(node) || has_traits(traits_of(node), OpTraits::kMayCopy);
 }
 
 bool may_share(const Node& node, size_t index) {

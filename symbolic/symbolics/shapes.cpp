@@ -363,6 +363,7 @@ constexpr Symbolic kRows[] = {
     {"aten::replication_pad1d", 10, border_pad<"edge">, "Pad", kMovesElements},
     {"aten::replication_pad2d", 10, border_pad<"edge">, "Pad", kMovesElements},
     {"aten::replication_pad3d", 10, border_pad<"edge">, "Pad", kMovesElements},
+    facts_of("aten::ravel", kMovesElements | kMayCopy),
 };
 
 }  // namespace

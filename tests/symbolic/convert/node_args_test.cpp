@@ -315,12 +315,13 @@ TEST(Convert, UserRowsAreUsed) {
 }
 
 TEST(Convert, AQuantizedWeightNamesItsLayer) {
-  Program program = recorded(
-      small_case({"input x f32[1,2]", "const fc.weight f32[3,2]"},
-                 {"%w : Tensor = aten::fake_quantize_per_tensor_affine(%fc.weight, 0.1, 0, -8, 7)",
-                  "%y : Tensor = aten::linear(%x, %w, None)", "return (%y)"}));
+  Program program = recorded(small_case(
+      {"input x f32[1,2]", "const first.weight f32[2,2]", "const second.weight f32[3,2]"},
+      {"%w : Tensor = aten::fake_quantize_per_tensor_affine(%second.weight, 0.1, 0, -8, 7)",
+       "%a : Tensor = aten::linear(%x, %first.weight, None)",
+       "%y : Tensor = aten::linear(%a, %w, None)", "return (%y)"}));
   const OnnxGraph graph = convert(program, 21, {});
-  EXPECT_TRUE(graph.nodes.back().name.starts_with("fc/")) << graph.nodes.back().name;
+  EXPECT_TRUE(graph.nodes.back().name.starts_with("second/")) << graph.nodes.back().name;
   EXPECT_EQ(graph.nodes.back().torch_op, "aten::linear");
 }
 

@@ -33,7 +33,7 @@ def forward(self, x, y):
 def forward(self, x, y):
     z = x + 0
     z.gt_(1)
-    return z + y
+    return z + y, z
 )",
           {at::tensor({1.0F, 2.0F}), at::tensor({0.0F, 0.5F})});
 }

@@ -256,8 +256,9 @@ TEST(OpTraits, WhatThePassesRelyOn) {
        "aten::index_put", "aten::index_fill.int_Tensor", "aten::masked_scatter", "aten::index_add",
        "aten::index_copy", "aten::scatter.src", "aten::scatter.value", "aten::scatter.reduce",
        "aten::scatter.value_reduce", "aten::scatter_add", "aten::scatter_reduce.two"});
-  expect_traits(OpTraits::kMayCopy, {"aten::to.dtype", "aten::to.device", "aten::contiguous",
-                                     "aten::reshape", "aten::flatten.using_ints"});
+  expect_traits(OpTraits::kMayCopy,
+                {"aten::to.dtype", "aten::to.device", "aten::contiguous", "aten::reshape",
+                 "aten::reshape_as", "aten::flatten.using_ints", "aten::ravel"});
   for (const char* op : {"view",
                          "reshape",
                          "_unsafe_view",
@@ -306,8 +307,8 @@ TEST(OpTraits, ARowOfAnOverloadSpeaksForItAlone) {
 
 TEST(OpTraits, PluginsAddToThem) {
   // The conversion is theirs now; what a fake quantiser is has not changed.
-  register_symbolics({{"aten::_fake_quantize_learnable_per_tensor_affine", 10, first_function}});
-  expect_traits(OpTraits::kNeverFold, {"aten::_fake_quantize_learnable_per_tensor_affine"});
+  register_symbolics({{"aten::_fused_moving_avg_obs_fq_helper", 10, first_function}});
+  expect_traits(OpTraits::kNeverFold, {"aten::_fused_moving_avg_obs_fq_helper"});
   register_symbolics({{"test::facts", 10, first_function, nullptr, OpTraits::kBoolResult},
                       {"test::facts", 18, first_function, nullptr, OpTraits::kMovesElements},
                       {"aten::add.Tensor", 0, nullptr, nullptr, OpTraits::kKeepsElementType}});
