@@ -108,7 +108,7 @@ class QatLinear(nn.Linear):
         return F.linear(x, self.weight_quant(self.weight), self.bias)
 
 
-QUANTIzERS = {
+QUANTIZERS = {
     "qcdq": (QcdqActivation, QcdqWeight),
     "aten": (AtenActivation, AtenWeight),
     "aten_tensor": (AtenTensorActivation, AtenWeight),
@@ -161,7 +161,7 @@ def quantized_model(model, quantizers="qcdq", example=None):
     """A copy of a float model in which every Conv and Linear weight and every activation between
     layers is fake-quantised; BatchNorm stays behind its Conv. Scales come from one forward, with a
     tenth of the range cut off, so that codes spread over the whole range and some saturate."""
-    activation, weight = QUANTIzERS[quantizers]
+    activation, weight = QUANTIZERS[quantizers]
     if example is None:
         example = torch.randn(IMAGE, generator=torch.Generator().manual_seed(1))
     traced = torch.fx.symbolic_trace(copy.deepcopy(model).eval())

@@ -10,7 +10,7 @@ import models
 from conftest import count_ops, ort_session, run_session
 from test_export_models import export
 
-FULLY_QUANTIzED = {"resnet18": (20, 8), "mobilenet_v2": (52, 10)}
+FULLY_QUANTIZED = {"resnet18": (20, 8), "mobilenet_v2": (52, 10)}
 SHORT = [
     ("resnet18", "script", "qcdq"),
     ("resnet18", "trace", "aten"),
@@ -22,12 +22,12 @@ ALL = [
     (name, form, quantizers)
     for name in models.NAMES
     for form in ("script", "trace")
-    for quantizers in models.QUANTIzERS
+    for quantizers in models.QUANTIZERS
 ]
 CASES = SHORT + [pytest.param(*c, marks=pytest.mark.slow) for c in ALL if c not in SHORT]
 
 
-@pytest.mark.parametrize("name, form, quantisers", CASES)
+@pytest.mark.parametrize("name, form, quantizers", CASES)
 def test_quantized_model(qcdq, model_file, tmp_path, name, form, quantizers):
     path = model_file(name, form, quantizers)
     output = tmp_path / "model.onnx"
@@ -79,7 +79,7 @@ def test_quantized_model(qcdq, model_file, tmp_path, name, form, quantizers):
 
 
 @pytest.mark.parametrize("form", ["script", "trace"])
-@pytest.mark.parametrize("name", FULLY_QUANTIzED)
+@pytest.mark.parametrize("name", FULLY_QUANTIZED)
 def test_ort_runs_integer_kernels(qcdq, model_file, tmp_path, name, form):
     output = tmp_path / "model.onnx"
     result = export(qcdq, model_file(name, form, "qcdq"), output)
@@ -87,7 +87,7 @@ def test_ort_runs_integer_kernels(qcdq, model_file, tmp_path, name, form):
     optimized = tmp_path / "optimised.onnx"
     ort_session(output, optimized_path=optimized, exact=False)
     counts = count_ops(optimized)
-    convs, adds = FULLY_QUANTIzED[name]
+    convs, adds = FULLY_QUANTIZED[name]
     assert counts.get("QLinearConv") == convs, counts
     assert counts.get("QLinearAdd") == adds, counts
     assert not {"Conv", "FusedConv", "Add", "Relu", "Clip"} & counts.keys(), counts
